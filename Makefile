@@ -1,0 +1,32 @@
+.PHONY: help setup quickstart test unit lint bench docs clean
+export PYTHONDONTWRITEBYTECODE :=
+BIN := .venv/bin
+
+help:  ## Say what can be made.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup:  ## Make .venv with all that is needed.
+	@scripts/setup.sh
+
+quickstart: setup  ## Run the README example as a real Prefect run.
+	@scripts/quickstart.sh
+
+test: setup lint unit  ## Everything CI runs: lint, types, layers, the suite.
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: setup
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST)
+
+bench: setup  ## Measure every bar against peers, side by side in one run.
+	$(BIN)/python -m benchmarks.run $(BENCH)
+
+docs: setup  ## Write docs/reference.md from the models again.
+	$(BIN)/python -m rainbow_prefect.reference docs/reference.md
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

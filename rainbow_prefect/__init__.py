@@ -1,0 +1,1 @@
+"""rainbow-prefect: from one `rainbow.yml` to Prefect runs."""

@@ -1,0 +1,70 @@
+"""The base class of executors: where the command of a slice runs. No Prefect here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from ..registry import executors
+from ..run import Command, Output, Run
+from ..schema import Config, Name
+
+
+class Executor(Config):
+    """Runs one `Command` somewhere; a subclass has a `type`, its fields and `run`.
+
+    Example, complete, entered as `my_ssh = "my_package:Ssh"` in the entry points `rainbow_prefect.executors`:
+
+        class Ssh(Executor):
+            type: Literal["my_ssh"] = "my_ssh"
+            host: str = Field(description="Host to run on.")
+
+            def run(self, command: Command, run: Run) -> Output:
+                done = subprocess.run(["ssh", self.host, command.shell], capture_output=True, text=True)
+                for line in done.stdout.splitlines():
+                    run.write(line)
+                if done.returncode:
+                    raise TaskFailed(f"exit status {done.returncode}", status=done.returncode)
+                return Output()
+
+    `run` is called in a thread, many at once. It must end soon after `run.stop` is set or `run.deadline` has passed,
+    raise `TaskFailed`, `TimedOut` or `Cancelled`, and leave nothing behind however it ends.
+    """
+
+    runs_images: ClassVar[bool] = False
+    """True when the command runs in its task's image, which must be built before."""
+
+    executor: Name | None = Field(default=None, description="The name by which a task's `executor` finds it.")
+    type: str = Field(description="The type of the executor.")
+
+    def run(self, command: Command, run: Run) -> Output:
+        """Run the command of one slice to its end.
+
+        Raises:
+            TaskFailed: it ended with a failure, or its output is missing or not JSON.
+            TimedOut: the deadline of `run` passed.
+            Cancelled: `run.stop` was set.
+        """
+        raise TypeError(f"executor type '{self.type}' does not implement run()")
+
+    def prepare(self, command: Command, run: Run) -> None:
+        """What can be done once for all slices before they start (environments, images); may raise TaskFailed."""
+
+    def clean(self, run_id: str) -> None:
+        """End and remove whatever still belongs to this run; called when it ends, in whichever way."""
+
+
+class StubExecutor(Executor):
+    """An executor in memory for tests: answers `value` and remembers nothing outside of `seen`."""
+
+    type: str = "stub"
+    value: Any = None
+    seen: ClassVar[list[tuple[Command, Run]]] = []
+
+    def run(self, command: Command, run: Run) -> Output:
+        self.seen.append((command, run))
+        return Output(self.value)
+
+
+AnyExecutor = Annotated[Executor, executors]

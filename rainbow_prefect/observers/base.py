@@ -1,0 +1,67 @@
+"""The base class of observers: no-op hooks on the events of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from ..registry import observers
+from ..run import Event, Metric
+from ..schema import Config
+
+
+class Observer(Config):
+    """Is told what happens in a run; a subclass has a `type`, its fields, and the hooks it wants.
+
+    Hooks are called one at a time, in the order of the events, from one thread of their own: a slow observer never
+    slows a run, one that raises is told about once as a warning and never fails the run.
+
+        class Ntfy(Observer):
+            type: Literal["ntfy"] = "ntfy"
+            topic: str
+
+            def on_run_finished(self, event: Event) -> None:
+                httpx.post(f"https://ntfy.sh/{self.topic}", content=f"{event.pipeline}: {event.state}")
+    """
+
+    type: str = Field(description="The type of the observer.")
+
+    def on_event(self, event: Event) -> None:
+        """Every event passes here first; the default calls the hook of its kind."""
+        getattr(self, f"on_{event.kind}")(event)
+
+    def on_run_started(self, event: Event) -> None: ...
+    def on_run_finished(self, event: Event) -> None: ...
+    def on_task_started(self, event: Event) -> None: ...
+    def on_task_finished(self, event: Event) -> None: ...
+    def on_slice_started(self, event: Event) -> None: ...
+    def on_slice_finished(self, event: Event) -> None: ...
+    def on_log(self, event: Event) -> None: ...
+
+    def sent(self) -> Sequence[Metric]:
+        """The metrics that it sent in this run, for the report."""
+        return ()
+
+    def warnings(self) -> Sequence[str]:
+        """What the person who started the run should know, once (e.g. 'metrics were not sent: no credentials')."""
+        return ()
+
+
+class RecordingObserver(Observer):
+    """Remembers every event in `events`; for tests."""
+
+    type: str = "recording"
+    wants_logs: ClassVar[bool] = True
+    _events: list[Event] = PrivateAttr(default_factory=list)
+
+    @property
+    def events(self) -> list[Event]:
+        return self._events
+
+    def on_event(self, event: Event) -> None:
+        self._events.append(event)
+
+
+AnyObserver = Annotated[Observer, observers]

@@ -1,0 +1,111 @@
+"""Types by name, from entry points: the one door by which built-ins and third parties enter.
+
+A registry is itself a pydantic annotation: `AnyTask = Annotated[Task, tasks]` reads the key `type`, loads that one
+entry point and validates with its class, so only the types a file uses are imported and errors keep their path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from .errors import near
+
+
+class Registry:
+    """The types of one entry-point group, e.g. `rainbow_prefect.tasks`; `what` is the word for messages (`task`)."""
+
+    def __init__(self, group: str, what: str, *, default: str | None = None) -> None:
+        self.group = group
+        self.what = what
+        self.default = default
+        self._classes: dict[str, type[BaseModel]] = {}
+
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._points, *self._classes}))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._points or name in self._classes
+
+    def __getitem__(self, name: str) -> type[Any]:
+        """The class of this name.
+
+        Raises:
+            KeyError: no such type.
+            ImportError, AttributeError: the plugin is broken; the text says which one.
+        """
+        if name not in self._classes:
+            point = self._points[name]
+            try:
+                self._classes[name] = point.load()
+            except Exception as error:
+                raise ImportError(
+                    f"{self.what} type '{name}' of {point.value} cannot be loaded: {type(error).__name__}: {error}"
+                ) from error
+        return self._classes[name]
+
+    def add(self, name: str, kind: type[BaseModel]) -> None:
+        """Add a type that has no entry point (a file of the `plugins:` folder, a test)."""
+        self._classes[name] = kind
+
+    def discard(self, name: str) -> None:
+        """Take back what `add` added."""
+        self._classes.pop(name, None)
+
+    def unknown(self, name: object) -> tuple[str, str]:
+        """Message and hint for a type that is not there."""
+        known = ", ".join(self)
+        hint = near(str(name), self)
+        if hint.startswith("did you mean"):
+            hint = f"{hint} (known: {known})"
+        return f"unknown {self.what} type '{name}'", hint
+
+    def _pick(self, value: Any, handler: Callable[[Any], Any]) -> Any:
+        if not isinstance(value, dict):
+            return handler(value)
+        name = value.get("type", self.default)
+        if name is None:
+            raise PydanticCustomError(
+                "missing_type", "{text}", {"text": f"the key 'type' is missing; known: {', '.join(self)}", "hint": ""}
+            )
+        if not isinstance(name, str) or name not in self:
+            text, hint = self.unknown(name)
+            raise PydanticCustomError("unknown_type", "{text}", {"text": text, "hint": hint})
+        try:
+            kind = self[name]
+        except ImportError as error:
+            raise PydanticCustomError("broken_type", "{text}", {"text": str(error), "hint": ""}) from error
+        return kind.model_validate(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            self._pick,
+            core_schema.is_instance_schema(source),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda one: one.model_dump(mode="json")),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """One schema per type that loads; a broken plugin is left out."""
+        kinds = []
+        for name in self:
+            try:
+                kinds.append(self[name])
+            except ImportError:
+                continue
+        return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
+
+
+tasks = Registry("rainbow_prefect.tasks", "task")
+executors = Registry("rainbow_prefect.executors", "executor")
+observers = Registry("rainbow_prefect.observers", "observer")

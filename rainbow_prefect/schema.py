@@ -1,0 +1,112 @@
+"""The words that all config classes share: the frozen base class and the small types; no behaviour lives here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+class Config(BaseModel):
+    """What people write: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=False)
+
+
+def wrong(message: str, *, hint: str = "") -> PydanticCustomError:
+    """An error of a validator whose text is shown as it is; `hint` says how to fix it."""
+    return PydanticCustomError("rainbow", "{text}", {"text": message, "hint": hint})
+
+
+def _name(value: str) -> str:
+    if NAME_PATTERN.match(value):
+        return value
+    raise wrong(f"'{value}' is not a valid name", hint="use letters, digits, '-' and '_' only")
+
+
+def _text(value: Any) -> Any:
+    """YAML reads `name: 2024` as a number; a name may look like one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _strict_int(value: Any) -> Any:
+    if isinstance(value, (bool, float)):
+        raise wrong(f"must be a whole number, got {_shown(value)}")
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()):
+        return int(value)
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise wrong(f"must be a number, got {_shown(value)}")
+    return value
+
+
+def _positive(value: float) -> float:
+    if value > 0 and value < float("inf"):
+        return value
+    raise wrong(f"must be more than 0, got {_shown(value)}", hint="leave the key out for no limit")
+
+
+def _env_value(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list):
+        raise wrong(f"must be text, got {kind_of(value)}", hint="write JSON as quoted text")
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
+
+
+def kind_of(value: Any) -> str:
+    """The word that a person uses for the type of a YAML or JSON value."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return f"a {type(value).__name__}"
+
+
+Name = Annotated[str, BeforeValidator(_text), AfterValidator(_name), Field(min_length=1, max_length=200)]
+"""A name of a pipeline, task, service ...: letters, digits, `-` and `_`."""
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""Text; a bare YAML number is taken as its text."""
+
+Count = Annotated[int, BeforeValidator(_strict_int), Field(ge=0)]
+"""A whole number of at least 0; `true` and `2.0` are errors."""
+
+Positive = Annotated[int, BeforeValidator(_strict_int), Field(ge=1)]
+"""A whole number of at least 1."""
+
+Minutes = Annotated[float, BeforeValidator(_number), AfterValidator(_positive)]
+"""A time in minutes, more than 0; fractions are fine."""
+
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+"""A time in seconds, 0 or more."""
+
+EnvVars = dict[str, Annotated[str, BeforeValidator(_env_value)]]
+"""Environment variables; numbers and booleans become their YAML text, null becomes empty."""
