@@ -1,0 +1,57 @@
+"""Prefect's own server, with write transactions that wait for each other on SQLite instead of failing.
+
+Prefect begins most transactions as DEFERRED: two that read and then write at the same time cannot both go on, and one
+answers 503. IMMEDIATE takes the write lock first and waits for it. Started as
+`python -m rainbow_prefect._prefect_server PORT [PARENT_PID]`; with a parent it ends when that process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+def create_app() -> Any:
+    """The ASGI app of a full Prefect server: API, UI, services."""
+    from prefect.server.api import server
+    from prefect.server.database import configurations
+
+    @asynccontextmanager
+    async def begin_transaction(self: Any, session: Any, with_for_update: bool = False) -> AsyncGenerator[Any, None]:
+        token = configurations.SQLITE_BEGIN_MODE.set("IMMEDIATE")
+        try:
+            async with session.begin() as transaction:
+                yield transaction
+        finally:
+            configurations.SQLITE_BEGIN_MODE.reset(token)
+
+    configurations.AioSqliteConfiguration.begin_transaction = begin_transaction  # type: ignore[method-assign,assignment]
+    return server.create_app(final=True)
+
+
+def _end_with(parent: int) -> None:
+    while True:
+        try:
+            os.kill(parent, 0)
+        except OSError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(2)
+
+
+def main(argv: list[str]) -> None:
+    import uvicorn
+
+    if len(argv) > 1:
+        threading.Thread(target=_end_with, args=(int(argv[1]),), daemon=True).start()
+    uvicorn.run(create_app(), host="127.0.0.1", port=int(argv[0]), log_level="warning", timeout_keep_alive=30)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,213 @@
+"""What all tests share: one Prefect server for all workers, the command line, folders of files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RAINBOW = Path(sys.executable).with_name("rainbow")
+HOME = "RAINBOW_TEST_HOME"
+
+# A run of the suite sees nothing of the person who runs it: no profile, no server, no cache, no AWS account.
+_FOREIGN = ("PREFECT_", "RAINBOW_", "AWS_", "LIMINAL_")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    if hasattr(config, "workerinput"):
+        return
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) and name not in ("RAINBOW_FUZZ", "AWS_CA_BUNDLE"):
+            del os.environ[name]
+    home = tempfile.mkdtemp(prefix="rainbow-tests-")
+    os.environ |= {
+        HOME: home,
+        "PREFECT_HOME": f"{home}/prefect",
+        "XDG_CACHE_HOME": f"{home}/cache",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "COLUMNS": "120",
+    }
+    if "NO_COLOR" not in os.environ:
+        os.environ["NO_COLOR"] = "1"
+    os.environ.pop("FORCE_COLOR", None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or HOME not in os.environ:
+        return
+    home = Path(os.environ[HOME])
+    pid = home / "server.pid"
+    if pid.exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that the last minutes are not one worker's."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In CI a skipped test is a failed test."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_prefect_server(home: Path, port: int, parent: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start a Prefect server and wait until it is healthy."""
+    env = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    env |= {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    }
+    with log.open("ab") as out:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "rainbow_prefect._prefect_server", str(port), str(parent)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"the Prefect server ended: {log.read_text()[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return server
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the Prefect server did not become healthy within 180 s: {log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def _server_url() -> str:
+    home = Path(os.environ[HOME])
+    with (home / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        url = home / "server.url"
+        if not url.exists():
+            port = free_port()
+            parent = int(os.environ.get("PYTEST_XDIST_TESTRUNPARENT", os.getpid()))
+            server = start_prefect_server(home / "prefect-server", port, parent, home / "server.log")
+            (home / "server.pid").write_text(str(server.pid))
+            url.write_text(f"http://127.0.0.1:{port}/api")
+        return url.read_text()
+
+
+@pytest.fixture
+def prefect_server(_server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The API address of a real Prefect server that all tests share; it is the server of this test and its children."""
+    monkeypatch.setenv("PREFECT_API_URL", _server_url)
+    return _server_url
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str) -> Iterator[str]:
+    """As `prefect_server`, also for Prefect itself in this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Rainbow = Callable[..., Done]
+
+
+@pytest.fixture
+def rainbow(tmp_path: Path) -> Rainbow:
+    """Run `rainbow ARGS` in a process of its own: `rainbow("check", ".", cwd=folder, code=0, env={...})`.
+
+    The exit status must be `code` (None: any). There is never a traceback.
+    """
+
+    def run(
+        *args: str | Path,
+        cwd: Path | None = None,
+        code: int | None = 0,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 180,
+        stdin: str | None = None,
+    ) -> Done:
+        done = subprocess.run(
+            [str(RAINBOW), *map(str, args)],
+            cwd=cwd or tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            timeout=timeout,
+            input=(stdin or "").encode(),
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback (most recent call last)" not in err, err
+        if code is not None:
+            assert done.returncode == code, f"exit status {done.returncode}\n{out[-3000:]}\n{err[-3000:]}"
+        return Done(done.returncode, out, err)
+
+    return run
+
+
+Project = Callable[..., Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Write files and give their folder: `project({"rainbow.yml": "...", "src/a.py": "..."})`; texts are dedented."""
+
+    def write(files: Mapping[str, str], folder: str = "project") -> Path:
+        root = tmp_path / folder
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text).lstrip("\n"))
+        return root
+
+    return write
