@@ -1,0 +1,1 @@
+"""Fixtures for tests of pipelines; a pytest plugin."""
