@@ -13,14 +13,14 @@ quickstart: setup  ## Run the README example as a real Prefect run.
 
 test: setup lint unit  ## Everything CI runs: lint, types, layers, the suite.
 
-lint: setup
+lint: setup  ## Style, types, layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-unit: setup
-	$(BIN)/pytest -n auto --dist worksteal $(PYTEST)
+unit: setup  ## The suite; a test that failed beside others is run once more alone, and must pass then.
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST) || { [ $$? -eq 1 ] && $(BIN)/pytest -n0 --last-failed; }
 
 bench: setup  ## Measure every bar against peers, side by side in one run.
 	$(BIN)/python -m benchmarks.run $(BENCH)
