@@ -1,0 +1,494 @@
+"""Secrets: where their values come from, and that none is ever shown; the values live in memory only."""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+from pydantic import Field, model_validator
+
+from .errors import RunError, near
+from .schema import Config, Name, wrong
+
+STARS = "********"
+"""What is shown instead of a secret."""
+
+PLACEHOLDER = re.compile(r"\{\{\s*secret\.([A-Za-z0-9_.-]+)\s*\}\}")
+"""`{{secret.NAME}}`; the one placeholder that is resolved only when a task starts."""
+
+_SHORT = 4
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRET_WORDS = re.compile(
+    r".*(?:password|passwd|passphrase|passcode|secret|secrets|token|credential|credentials|apikey|accesskey|secretkey)"
+    r"|privatekey|accountkey|authorization|bearer|jwt|pwd|sas|dbpass"
+)
+_KEY_WORDS = re.compile(r"api|access|private|secret|signing|encryption|ssh|account|master|session|storage|auth")
+_NO_VALUE_WORDS = re.compile(
+    r"names?|paths?|files?|filename|dir|folder|url|uri|endpoint|type|kind|count|limit|length|size|max|min|ttl|expiry|"
+    r"expires|expiration|seconds|minutes|arn|policy|column|field|header|host|port|scope|sock|store"
+)
+_NO_SECRET = frozenset(("", "true", "false", "null", "none", "yes", "no", "on", "off", "~"))
+_NO_QUOTE = r"[^\s\"'<>`]"
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#:@\"'<>]*)"
+    r"(?::(?P<password>[^\s/?#\"'<>]+(?=@)|(?!\d{1,5}(?:[/?#,\s]|$))" + _NO_QUOTE + r"+(?=@))@|(?P<lone>@))"
+)
+_ASSIGNED = re.compile(
+    r"(?P<name>\b(?:[A-Za-z0-9]+[_.-])*?(?:password|passwd|pwd|pass|secret|token|api[_-]?key|access[_-]?key|accountkey|"
+    r"sharedaccesskey|secret[_-]?key|private[_-]?key|sig|signature|credential|access[_-]?token)"
+    r"\s*=\s*)(?P<quote>['\"]?)(?P<value>[^\s&;,'\"#]+)",
+    re.IGNORECASE,
+)
+_LINE_OF_FILE = re.compile(r"\s*(?:export\s+)?[\"']?(?P<name>[A-Za-z0-9_.-]+)[\"']?\s*[=:]\s*(?P<value>\S.*?)\s*,?\s*$")
+
+
+@lru_cache(maxsize=4096)
+def sensitive(name: str) -> bool:
+    """Whether a variable of this name holds a secret: `db_password`, `API_KEY`, `authToken`, ...
+
+    `password_file`, `token_url` and the like hold none; nor do the shell's `PWD` and `OLDPWD`.
+    """
+    if name in ("PWD", "OLDPWD"):
+        return False
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if not words or _NO_VALUE_WORDS.fullmatch(words[-1]):
+        return False
+    if "pass" in (words[-1], *words[1:]) or any(map(_SECRET_WORDS.fullmatch, words)):
+        return True
+    if words[-1] == "auth" and len(words) > 1:
+        return True
+    return any(_KEY_WORDS.fullmatch(one) and key in ("key", "keys") for one, key in itertools.pairwise(words))
+
+
+class Secret(Config):
+    """One entry of the root section `secrets`: its name and the one place its value comes from."""
+
+    secret: Name = Field(description="The name of the secret; `{{secret.NAME}}` is its value.")
+    env: str | None = Field(default=None, min_length=1, description="The environment variable that holds the value.")
+    local_path_file: str | None = Field(
+        default=None, min_length=1, description="The file that holds the value, relative to this file's folder."
+    )
+    block: str | None = Field(
+        default=None, min_length=1, description="The Prefect Secret block that holds the value: NAME or secret/NAME."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Secret:
+        places = [key for key in ("env", "local_path_file", "block") if getattr(self, key) is not None]
+        if len(places) == 1:
+            return self
+        if not places:
+            raise wrong(
+                f"secret '{self.secret}' says nowhere where its value is",
+                hint="add one of: env, local_path_file, block",
+            )
+        raise wrong(f"secret '{self.secret}' has more than one place: {', '.join(places)}", hint="keep one of them")
+
+    @property
+    def reference(self) -> str:
+        """The block as `TYPE/NAME`; '' without one."""
+        block = (self.block or "").removeprefix("block:")
+        return block if not block or "/" in block else f"secret/{block}"
+
+
+class Masker:
+    """Replaces every known secret in a text by stars, in all the ways in which a text may hold it.
+
+    Known forms: plain, JSON-escaped (also twice), repr, URL-quoted, HTML, shell-quoted, base64 at any offset, hex, and
+    each line of a value with many lines. A value below four characters counts only where it stands alone.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._lock = threading.Lock()
+        self._values: set[str] = set()
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in values:
+            self.learn(value)
+
+    def learn(self, value: str) -> None:
+        """Know one more secret."""
+        if not value.strip() or value in self._values:
+            return
+        with self._lock:
+            self._values.add(value)
+            self._forms.update(_forms(value))
+            self._pattern = None
+
+    def mask(self, text: str) -> str:
+        """The text without any known secret, and without the passwords of URLs."""
+        if self._forms:
+            text = (self._pattern or self._compiled()).sub(STARS, text)
+        return mask_url(text) if "://" in text else text
+
+    def mask_data(self, data: Any) -> Any:
+        """The same JSON data without any known secret, keys included."""
+        if isinstance(data, str):
+            return self.mask(data)
+        if isinstance(data, Mapping):
+            return {self.mask(key) if isinstance(key, str) else key: self.mask_data(one) for key, one in data.items()}
+        if isinstance(data, list | tuple):
+            return [self.mask_data(one) for one in data]
+        if isinstance(data, int | float) and not isinstance(data, bool) and str(data) in self._values:
+            return STARS
+        return data
+
+    def _compiled(self) -> re.Pattern[str]:
+        with self._lock:
+            found = sorted(self._forms, key=lambda one: (-len(one), one))
+            parts = [re.escape(one) if len(one) >= _SHORT else rf"(?<!\w){re.escape(one)}(?!\w)" for one in found]
+            self._pattern = re.compile("|".join(parts))
+            return self._pattern
+
+
+class Secrets:
+    """The values of an app's `secrets`, read when first asked for; and the masker that knows them.
+
+    `load_block` reads a Prefect block by `TYPE/NAME`. Environment variables whose names are those of secrets are
+    known to the masker from the start, since user code inherits them.
+    """
+
+    def __init__(
+        self,
+        declared: Iterable[Secret] = (),
+        root: Path = Path(),
+        load_block: Callable[[str], str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._declared = {one.secret: one for one in declared}
+        self._root = root
+        self._load_block = load_block
+        self._environ = os.environ if environ is None else environ
+        self._found: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._masker = Masker(secret_values(dict(self._environ)))
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(self._declared)})"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all that are declared."""
+        return tuple(self._declared)
+
+    def get(self, name: str) -> str:
+        """The value, without the newline at its end.
+
+        Raises:
+            RunError: it is not declared, or its place is empty or cannot be read; the text says what to do.
+        """
+        return self.raw(name).rstrip("\r\n")
+
+    def raw(self, name: str) -> str:
+        """The value exactly as it is stored, for a file that holds it.
+
+        Raises:
+            RunError: as in `get`.
+        """
+        with self._lock:
+            if name not in self._found:
+                value = self._read(name)
+                self._masker.learn(value.rstrip("\r\n"))
+                self._found[name] = value
+            return self._found[name]
+
+    def path(self, name: str) -> Path | None:
+        """The file that holds the value, None when it comes from elsewhere."""
+        declared = self._declared.get(name)
+        if declared is None or declared.local_path_file is None:
+            return None
+        return self._root / Path(declared.local_path_file).expanduser()
+
+    def learn_all(self) -> None:
+        """Read every secret that can be read, so that the masker knows it even when no task asked for it."""
+        for name in self._declared:
+            try:
+                self.raw(name)
+            except RunError:  # told when a task needs it
+                continue
+
+    def learn(self, value: Any) -> None:
+        """Mask this value from now on; text, bytes and numbers."""
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        if value is not None and not isinstance(value, bool):
+            self._masker.learn(str(value))
+
+    def learn_from(self, data: Any) -> None:
+        """Mask from now on what stands in this data under a name of a secret, and the passwords of its URLs."""
+        for value in secret_values(data):
+            self._masker.learn(value)
+
+    def render(self, value: Any) -> Any:
+        """The same value with each `{{secret.NAME}}` replaced, at any depth; a `Config` gives a copy.
+
+        Raises:
+            RunError: as in `get`.
+        """
+        if isinstance(value, str):
+            return PLACEHOLDER.sub(lambda found: self.get(found[1]), value) if "{{" in value else value
+        if isinstance(value, Config):
+            changed = {}
+            for name in value.model_fields_set:
+                old = getattr(value, name)
+                new = self.render(old)
+                if new is not old:
+                    changed[name] = new
+            return value.model_copy(update=changed) if changed else value
+        if isinstance(value, Mapping):
+            mapped = {key: self.render(one) for key, one in value.items()}
+            return mapped if any(mapped[key] is not value[key] for key in mapped) else value
+        if isinstance(value, list | tuple):
+            items = [self.render(one) for one in value]
+            if all(new is old for new, old in zip(items, value, strict=True)):
+                return value
+            return items if isinstance(value, list) else tuple(items)
+        return value
+
+    def mask(self, text: str) -> str:
+        """The text without any known secret, and without the passwords of URLs."""
+        return self._masker.mask(text)
+
+    def mask_data(self, data: Any) -> Any:
+        """The same JSON data without any known secret."""
+        return self._masker.mask_data(data)
+
+    def _read(self, name: str) -> str:
+        declared = self._declared.get(name)
+        if declared is None:
+            hint = near(name, self._declared)
+            raise RunError(f"secret '{name}' is not declared; {hint or 'add it to the root section `secrets`'}")
+        if declared.env is not None:
+            value = self._environ.get(declared.env)
+            if not value:
+                what = "is not set" if value is None else "is empty"
+                raise RunError(
+                    f"secret '{name}': the environment variable {declared.env} {what}; set it before the run"
+                )
+            return value
+        if declared.local_path_file is not None:
+            return self._read_file(name, declared.local_path_file)
+        return self._read_block(name, declared.reference)
+
+    def _read_file(self, name: str, shown: str) -> str:
+        path = self.path(name)
+        assert path is not None
+        try:
+            value = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"secret '{name}': cannot read {shown}: {error.strerror}; create the file") from None
+        except UnicodeDecodeError:
+            raise RunError(f"secret '{name}': {shown} is not UTF-8 text; store it as base64 text") from None
+        if not value.strip():
+            raise RunError(f"secret '{name}': {shown} is empty; write the value into it")
+        return value
+
+    def _read_block(self, name: str, reference: str) -> str:
+        if self._load_block is None:
+            raise RunError(f"secret '{name}': the block {reference} can be read only while a pipeline runs")
+        try:
+            value = str(self._load_block(reference))
+        except Exception as error:
+            raise RunError(
+                f"secret '{name}': cannot read the Prefect block {reference} ({type(error).__name__}); "
+                f"create it in the Prefect UI under Blocks"
+            ) from error
+        if not value.strip():
+            raise RunError(f"secret '{name}': the Prefect block {reference} is empty; edit it in the Prefect UI")
+        return value
+
+
+def mask_url(text: str) -> str:
+    """The text with the passwords of its URLs as stars, also those in query strings.
+
+    A lone user of an http URL (`https://TOKEN@host`) is a token and is hidden too.
+    """
+    if "://" not in text:
+        return text
+    return _ASSIGNED.sub(rf"\g<name>\g<quote>{STARS}", _URL.sub(_starred, text))
+
+
+def _starred(found: re.Match[str]) -> str:
+    scheme, user = found["scheme"], found["user"]
+    if found["password"] is not None:
+        return f"{scheme}{user}:{STARS}@"
+    if user and scheme.lower().startswith(("http", "git+http")):
+        return f"{scheme}{STARS}@"
+    return found[0]
+
+
+def redact(data: Any, known: Iterable[str] = ()) -> Any:
+    """The same data as it may be shown: values under names of secrets and passwords of URLs are stars.
+
+    What is a secret at one place is hidden at every other, too; `known` are secrets told from outside. References
+    (`{{secret.NAME}}`) and the names of secrets in a section `secrets` stay.
+    """
+    return Masker([*known, *secret_values(data)]).mask_data(_starred_names(data))
+
+
+def _starred_names(data: Any, *, names: bool = False) -> Any:
+    if isinstance(data, Mapping):
+        return {
+            key: _hidden(one) if _is_hidden(key, one, data, names) else _starred_names(one, names=key == "secrets")
+            for key, one in data.items()
+        }
+    if isinstance(data, list | tuple):
+        return [_starred_names(one, names=names) for one in data]
+    return data
+
+
+def _is_hidden(key: Any, value: Any, parent: Mapping[Any, Any], names: bool) -> bool:
+    if key in ("default", "value") and isinstance(parent.get("name"), str):
+        return sensitive(parent["name"])
+    if not isinstance(key, str) or not sensitive(key):
+        return False
+    if key == "secret" and isinstance(value, str):
+        return not names
+    return not (key == "secrets" and isinstance(value, list))
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _hidden(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(one) for one in value]
+    return STARS if _is_value(value) else value
+
+
+def _is_value(value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return False
+    text = str(value)
+    return text.lower() not in _NO_SECRET and bool(PLACEHOLDER.sub("", text).strip())
+
+
+def secret_values(data: Any) -> Iterator[str]:
+    """What stands in this data under a name of a secret, and the passwords of its URLs and connection strings.
+
+    Numbers and words below four characters are left out: hiding every `1` of a log helps nobody.
+    """
+    yield from (one for one in _values(data, names=False) if len(one) >= _SHORT)
+
+
+def _values(data: Any, *, names: bool) -> Iterator[str]:
+    if isinstance(data, str):
+        yield from _url_passwords(data)
+    elif isinstance(data, Mapping):
+        for key, one in data.items():
+            if _is_hidden(key, one, data, names):
+                yield from _leaves(one)
+            else:
+                yield from _values(one, names=key == "secrets")
+    elif isinstance(data, list | tuple):
+        for one in data:
+            yield from _values(one, names=names)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for one in value.values():
+            yield from _leaves(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _leaves(one)
+    elif _is_value(value):
+        yield str(value)
+        if isinstance(value, str):
+            yield from _url_passwords(value)
+
+
+def _url_passwords(text: str) -> Iterator[str]:
+    if "://" in text:
+        for found in _URL.finditer(text):
+            password = found["password"]
+            if password is None and found["scheme"].lower().startswith(("http", "git+http")):
+                password = found["user"]
+            if password and _is_value(password):
+                yield password
+                yield unquote(password)
+    if "=" in text:
+        for found in _ASSIGNED.finditer(text):
+            if _is_value(found["value"]) and not found["value"].startswith(("$", "{")):
+                yield found["value"]
+                yield unquote(found["value"])
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield from _spellings(value)
+    if "\n" not in value and "\r" not in value:
+        return
+    yield from _spellings(value.replace("\r\n", "\n").replace("\n", "\r\n"))
+    for line in value.splitlines():
+        if len(line.strip()) >= _SHORT:
+            yield from _spellings(line.strip())
+    yield from _named_parts(value)
+
+
+def _named_parts(value: str) -> Iterator[str]:
+    """The secrets inside a secret file: an ini or env file, or JSON (both have `name = value` lines at least)."""
+    try:
+        data = json.loads(value)
+    except ValueError:
+        pass
+    else:
+        for one in secret_values(data):
+            yield from _spellings(one)
+    for line in value.splitlines():
+        found = _LINE_OF_FILE.match(line)
+        if found and (sensitive(found["name"]) or "key" in found["name"].lower()):
+            part = found["value"].strip("\"'")
+            if len(part) >= _SHORT and _is_value(part):
+                yield from _spellings(part)
+
+
+def _spellings(value: str) -> Iterator[str]:
+    yield value
+    for as_ascii in (True, False):
+        escaped = json.dumps(value, ensure_ascii=as_ascii)[1:-1]
+        yield escaped
+        yield json.dumps(escaped, ensure_ascii=as_ascii)[1:-1]
+    yield repr(value)[1:-1]
+    yield ascii(value)[1:-1]
+    for quoted in (quote(value, safe=""), quote(value), quote_plus(value), quote(value, safe="@:!$&'()*+,;=-._~")):
+        yield quoted
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    if "'" in value:
+        yield value.replace("'", "'\"'\"'")
+        yield value.replace("'", r"'\''")
+    if "%" in value:
+        yield unquote(value)
+    if len(value) < _SHORT:
+        return
+    data = value.encode("utf-8", errors="surrogatepass")
+    if len(data) >= 2 * _SHORT:
+        yield data.hex()
+        yield data.hex().upper()
+    yield from _base64(data)
+
+
+def _base64(data: bytes) -> Iterator[str]:
+    """Base64 of the value alone, and what its bytes become inside base64 of a longer text at each of three offsets."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(data).decode().rstrip("=")
+        for offset in range(3):
+            first = (offset * 8 + 5) // 6  # characters that also hold bits of what comes before
+            whole = (offset + len(data)) * 8 // 6  # those after it hold bits of what follows
+            inner = encode(b"\0" * offset + data).decode()[first:whole]
+            if len(inner) >= 2 * _SHORT:
+                yield inner
