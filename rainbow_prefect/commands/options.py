@@ -1,0 +1,105 @@
+"""What the commands share: their options, and how JSON and problems are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..errors import CallError, ConfigError, Problem, near
+
+if TYPE_CHECKING:
+    from ..app import Pipeline
+
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+path_argument = click.argument("path", type=click.Path(path_type=Path), default=".", required=False)
+
+
+def _pipeline_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The pipelines of the files, for the shell's Tab key."""
+    from .. import check
+
+    checked = check.check(ctx.params.get("path") or Path())
+    names = (pipeline.pipeline for app in checked.apps for pipeline in app.pipelines)
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+pipeline_option = click.option(
+    "--pipeline",
+    "-p",
+    metavar="NAME",
+    shell_complete=_pipeline_names,
+    help="The pipeline; may be left out when there is only one.",
+)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON data: dates as ISO 8601, numbers that JSON lacks (`nan`, `inf`) as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=ascii_only))
+
+
+def print_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
+    """One line for each problem."""
+    for problem in problems:
+        click.echo(str(problem), err=err)
+
+
+def choose(named: Mapping[str, T], name: str | None, what: str) -> T:
+    """The one with this name, or the only one.
+
+    Raises:
+        CallError: there is no such name, or a name is needed.
+    """
+    if name is not None and name in named:
+        return named[name]
+    if name is not None:
+        hint = near(name, named)
+        raise CallError(f"there is no {what} '{name}'{f'; {hint}' if hint else ''}")
+    if not named:
+        raise CallError(f"there is no {what} in the files that were found")
+    if len(named) > 1:
+        raise CallError(f"which {what}? add --{what} NAME; known: {', '.join(named)}")
+    return next(iter(named.values()))
+
+
+def load_pipeline(path: Path, name: str | None) -> Pipeline:
+    """The pipeline that `PATH --pipeline NAME` names, from files without errors; warnings go to stderr.
+
+    Raises:
+        ConfigError: a file is wrong.
+        CallError: there is no such pipeline, or a name is needed.
+    """
+    from .. import check
+
+    checked = check.check(path)
+    print_problems(one for one in checked.problems if one.severity == "warning")
+    errors = [one for one in checked.problems if one.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    return choose({one.pipeline: one for app in checked.apps for one in app.pipelines}, name, "pipeline")
