@@ -1,0 +1,300 @@
+"""Every case of the benchmark: what of rainbow-prefect is measured, beside what, and the bar it must keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+from .measure import Usage, interleaved, median, run
+from .table import Row
+
+HERE = Path(__file__).parent
+RAINBOW = Path(sys.executable).with_name("rainbow")
+MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a benchmark runs: a scratch folder, an environment that knows nothing of the user, and its size.
+
+    `scale` 1 is the size that the bars are for; a smoke test takes less.
+    """
+
+    folder: Path
+    env: dict[str, str]
+    repeats: int = 5
+    scale: float = 1.0
+
+    def count(self, full: int) -> int:
+        return max(4, int(full * self.scale))
+
+    def home(self, name: str) -> Path:
+        """An empty folder of this name."""
+        path = self.folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return path
+
+    def rainbow(self, *words: str | Path, **env: str) -> Usage:
+        return run([RAINBOW, *words], env={**self.env, **env}, cwd=self.folder)
+
+    def python(self, *words: str | Path) -> Usage:
+        return run([sys.executable, *words], env=self.env, cwd=self.folder)
+
+
+Case = Callable[[Bench], list[Row]]
+
+
+@contextmanager
+def prefect_server(folder: Path, env: dict[str, str]) -> Iterator[str]:
+    """The API address of a Prefect server of our own; all that is measured talks to the same one."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = {"PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "rainbow_prefect._prefect_server", str(port), str(os.getpid())],
+            env={**env, **home},
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_healthy(url, server)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError("the Prefect server did not become healthy")
+
+
+def _pipelines(first: int, count: int) -> str:
+    lines = ["pipelines:"]
+    for number in range(first, first + count):
+        lines += [
+            f"  - pipeline: pipeline_{number}",
+            "    schedule: 0 6 * * *",
+            "    timeout_minutes: 45",
+            "    tasks:",
+        ]
+        for task in range(5):
+            lines += [
+                f"      - task: task_{task}",
+                "        type: python",
+                "        source: code",
+                "        cmd: python -u hello.py",
+                f"        env_vars: {{STAGE: '{{{{stage}}}}', NUMBER: '{number}'}}",
+                "        output_path: output.json",
+                "        input: [1, 2, 3]" if task == 0 else f"        input: task:task_{task - 1}",
+            ]
+    return "\n".join(lines)
+
+
+def _apps(folder: Path, *, files: int, each: int) -> Path:
+    for number in range(files):
+        home = folder / f"app_{number}" if files > 1 else folder
+        home.mkdir(exist_ok=True)
+        shutil.copytree(HERE / "code", home / "code")
+        head = f"name: app_{number}\nowner: bench\nvariables: {{stage: test}}\n"
+        (home / "rainbow.yml").write_text(head + _pipelines(number * each, each) + "\n")
+    return folder
+
+
+def check_many(bench: Bench) -> list[Row]:
+    """`rainbow check` of 1,000 pipelines with 5 tasks each, in one file and in 100 files, first and second time."""
+    rows = []
+    count = bench.count(1000)
+    for files, shape in ((1, "one file"), (min(100, count), f"{min(100, count)} files")):
+        folder = _apps(bench.home(f"check_{files}"), files=files, each=count // files)
+        caches = iter(range(1000))
+
+        def first(folder: Path = folder, caches: Iterator[int] = caches) -> Usage:
+            return bench.rainbow("check", folder, XDG_CACHE_HOME=str(bench.home(f"cache_{next(caches)}")))
+
+        warm = str(bench.home("warm"))
+        bench.rainbow("check", folder, XDG_CACHE_HOME=warm)
+
+        def second(folder: Path = folder, warm: str = warm) -> Usage:
+            return bench.rainbow("check", folder, XDG_CACHE_HOME=warm)
+
+        usages = interleaved({"first": first, "second": second}, repeats=bench.repeats)
+        what = f"`rainbow check`, {count:,} pipelines x 5 tasks in {shape}"
+        rows.append(Row(f"{what}, first time", median(usages["first"], "cpu_seconds"), "CPU s", 1.0))
+        rows.append(Row(f"{what}, second time", median(usages["second"], "cpu_seconds"), "CPU s", 0.4))
+    return rows
+
+
+def start(bench: Bench) -> list[Row]:
+    """`rainbow --help` and `check` of a small file, and that Prefect is not imported by them."""
+    folder = bench.home("start")
+    shutil.copytree(HERE.parent / "examples" / "quickstart", folder, dirs_exist_ok=True)
+    fresh = iter(range(1000))
+    commands = {
+        "`rainbow --help`": lambda: bench.rainbow("--help"),
+        "`rainbow check` of a small file": lambda: bench.rainbow(
+            "check", folder, XDG_CACHE_HOME=str(bench.home(f"cache_{next(fresh)}"))
+        ),
+    }
+    peers = {"`import prefect`": lambda: bench.python("-c", "import prefect")}
+    usages = interleaved({**commands, **peers}, repeats=bench.repeats)
+    rows = [Row(name, median(usages[name], "cpu_seconds"), "CPU s", 0.35) for name in commands]
+    imported = [name for name in ("--help", "check") if _imports_prefect(bench, name, folder)]
+    rows.append(Row("of these, commands that import prefect", len(imported), "", 0, note=", ".join(imported)))
+    rows.append(Row("told only: `import prefect` alone", median(usages["`import prefect`"], "cpu_seconds"), "CPU s"))
+    return rows
+
+
+def _imports_prefect(bench: Bench, command: str, folder: Path) -> bool:
+    words = [command] if command == "--help" else [command, str(folder)]
+    usage = bench.python("-X", "importtime", "-m", "rainbow_prefect", *words)
+    names = {line.rpartition("|")[2].strip() for line in usage.err.splitlines() if line.startswith("import time:")}
+    if not any(name.startswith("rainbow_prefect") for name in names):
+        raise RuntimeError(f"nothing was seen to be imported by 'rainbow {command}'")
+    return any(name == "prefect" or name.startswith("prefect.") for name in names)
+
+
+ONE_TASK = """\
+name: one_task
+pipelines:
+  - pipeline: one_task
+    tasks:
+      - task: hello
+        type: python
+        source: code
+        cmd: python -u hello.py
+        input: {who: world}
+        output_path: output.json
+"""
+
+
+def one_task(bench: Bench) -> list[Row]:
+    """`rainbow run` of a one-task pipeline beside a Prefect flow written by hand; both start a child process."""
+    folder = bench.home("one_task")
+    shutil.copytree(HERE / "code", folder / "code")
+    (folder / "rainbow.yml").write_text(ONE_TASK)
+    usages = interleaved(
+        {
+            "ours": lambda: bench.rainbow("run", folder),
+            "peer": lambda: bench.python(HERE / "peers" / "one_task.py", folder / "code" / "hello.py"),
+        },
+        repeats=bench.repeats,
+    )
+    rows = []
+    for what, unit, bar in (("cpu_seconds", "CPU s", 1.2), ("wall_seconds", "s", None)):
+        ours, peer = median(usages["ours"], what), median(usages["peer"], what)
+        told = "" if bar else "told only: the same, "
+        rows.append(Row(f"{told}`rainbow run` of one task", ours, unit, bar, peer, "hand-written flow"))
+    return rows
+
+
+def _noop(bench: Bench, name: str, count: int) -> Path:
+    folder = bench.home(name)
+    shutil.copytree(HERE / "plugins", folder / "plugins")
+    config = {
+        "name": name,
+        "plugins": ["plugins"],
+        "pipelines": [
+            {
+                "pipeline": name,
+                "tasks": [
+                    {"task": "noop", "type": "noop", "input": [*range(count)], "split_input": True, "executors": count}
+                ],
+            }
+        ],
+    }
+    (folder / "rainbow.yml").write_text(json.dumps(config))
+    return folder
+
+
+def slices(bench: Bench) -> list[Row]:
+    """1,000 slices of a task that does nothing, in process, beside `task.map` of a task that does nothing."""
+    count = bench.count(1000)
+    folder = _noop(bench, "slices", count)
+    usages = interleaved(
+        {
+            "ours": lambda: bench.rainbow("run", folder),
+            "peer": lambda: bench.python(HERE / "peers" / "mapped.py", str(count)),
+        },
+        repeats=max(1, bench.repeats - 2),
+    )
+    rows = []
+    for what, unit, bar in (("cpu_seconds", "CPU s", 1.3), ("wall_seconds", "s", None)):
+        ours, peer = median(usages["ours"], what), median(usages["peer"], what)
+        told = "" if bar else "told only: the same, "
+        rows.append(Row(f"{told}{count:,} slices of a no-op task", ours, unit, bar, peer, "raw `task.map`"))
+    return rows
+
+
+def items(bench: Bench) -> list[Row]:
+    """10,000 items in four child processes, beside four plain child processes that do the same."""
+    count = bench.count(10_000)
+    folder = bench.home("items")
+    shutil.copytree(HERE / "code", folder / "code")
+    (folder / "items.json").write_text(json.dumps([*range(count)]))
+    text = ONE_TASK.replace("one_task", "items").replace("hello.py", "crunch.py").replace("hello", "crunch")
+    text = text.replace(
+        "input: {who: world}", "input: file:items.json\n        split_input: true\n        executors: 4"
+    )
+    (folder / "rainbow.yml").write_text(text)
+    usages = interleaved(
+        {
+            "ours": lambda: bench.rainbow("run", folder),
+            "peer": lambda: bench.python(
+                HERE / "peers" / "four_processes.py", folder / "code" / "crunch.py", str(count)
+            ),
+        },
+        repeats=max(1, bench.repeats - 2),
+    )
+    ours, peer = median(usages["ours"], "wall_seconds"), median(usages["peer"], "wall_seconds")
+    return [Row(f"{count:,} items, `executors: 4`", ours, "s", 1.15, peer, "four plain subprocesses")]
+
+
+def memory(bench: Bench) -> list[Row]:
+    """Peak memory of the process that runs 5,000 slices, beside that of `task.map` over 5,000."""
+    count = bench.count(5000)
+    folder = _noop(bench, "memory", count)
+    usages = interleaved(
+        {
+            "ours": lambda: bench.rainbow("run", folder),
+            "peer": lambda: bench.python(HERE / "peers" / "mapped.py", str(count)),
+        },
+        repeats=1,
+    )
+    ours, peer = (median(usages[name], "peak_bytes") / MEGABYTE for name in ("ours", "peer"))
+    return [Row(f"peak memory of the parent, {count:,} slices", ours, "MB", 1.3, peer, "raw `task.map`")]
+
+
+CASES: dict[str, Case] = {
+    "check": check_many,
+    "start": start,
+    "one_task": one_task,
+    "slices": slices,
+    "items": items,
+    "memory": memory,
+}
+"""All cases by name, in the order of the table."""
+
+WITH_SERVER = frozenset({"one_task", "slices", "items", "memory"})
+"""The cases that need a running Prefect server."""
