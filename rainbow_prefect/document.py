@@ -23,7 +23,6 @@ from yaml.events import (
     MappingStartEvent,
     ScalarEvent,
     SequenceEndEvent,
-    SequenceStartEvent,
     StreamEndEvent,
     StreamStartEvent,
 )
@@ -209,7 +208,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 def _bytes(file: Path) -> bytes:
     # A pipe or a device would block or never end.
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with open(descriptor, "rb") as opened:
+    with os.fdopen(descriptor, "rb") as opened:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise _Unreadable("is not a regular file")
@@ -262,7 +261,7 @@ class _PythonParser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser
         yaml.parser.Parser.__init__(self)
 
 
-_Parser: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else _PythonParser
+_Parser: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else _PythonParser
 
 _resolver = Resolver()
 _constructor = SafeConstructor()
@@ -290,7 +289,7 @@ def _typed(tag: str, text: str) -> Any:
         return text
     node = ScalarNode(tag, text)
     try:
-        value = make(node)  # type: ignore[no-untyped-call]
+        value = make(node)
     except (ConstructorError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(str(error)) from None
     if isinstance(value, float) and float.__repr__(value) != text:
@@ -449,7 +448,7 @@ class _Builder:
             value = self.alias(event)
         elif type(event) is ScalarEvent:
             value = event.value
-            self.anchors[event.anchor] = value
+            self.anchors[str(event.anchor)] = value
         else:
             value = self.node(event)
         if isinstance(value, str):
@@ -477,7 +476,7 @@ class _Builder:
                 return self.plain[text]
             if tag in (None, "!", f"{_TAG}str"):
                 return text
-            if tag in _SCALARS:
+            if tag is not None and tag in _SCALARS:
                 return _typed(tag, text)
         except (ValueError, TypeError) as error:
             short = text if len(text) <= 40 else f"{text[:40]}..."
