@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -28,7 +29,15 @@ class Registry:
 
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        """The entry points by name; what is built in wins over a package that takes its name."""
+        points = sorted(entry_points(group=self.group), key=_is_built_in)
+        return {point.name: point for point in points}
+
+    @cached_property
+    def _base(self) -> type[BaseModel]:
+        """The class that all types of this registry subclass, e.g. `rainbow_prefect.tasks.base.Task`."""
+        base: type[BaseModel] = getattr(import_module(f"{self.group}.base"), self.what.capitalize())
+        return base
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._points, *self._classes}))
@@ -46,11 +55,17 @@ class Registry:
         if name not in self._classes:
             point = self._points[name]
             try:
-                self._classes[name] = point.load()
-            except Exception as error:
+                kind = point.load()
+            except (Exception, SystemExit) as error:
                 raise ImportError(
-                    f"{self.what} type '{name}' of {point.value} cannot be loaded: {type(error).__name__}: {error}"
+                    f"{self.what} type '{name}' of {_origin(point)} cannot be loaded: {type(error).__name__}: {error}"
                 ) from error
+            if not (isinstance(kind, type) and issubclass(kind, self._base)):
+                raise ImportError(
+                    f"{self.what} type '{name}' of {_origin(point)} cannot be loaded: "
+                    f"it is no subclass of {self._base.__name__}"
+                )
+            self._classes[name] = kind
         return self._classes[name]
 
     def add(self, name: str, kind: type[BaseModel]) -> None:
@@ -60,6 +75,17 @@ class Registry:
     def discard(self, name: str) -> None:
         """Take back what `add` added."""
         self._classes.pop(name, None)
+
+    def added(self, name: str) -> type[BaseModel] | None:
+        """The class of this name when it is loaded already."""
+        return self._classes.get(name)
+
+    def origin(self, name: str) -> str:
+        """Who offers this type, for messages; nothing is imported for it."""
+        if name in self._points:
+            return _origin(self._points[name])
+        kind = self._classes[name]
+        return f"{kind.__module__}:{kind.__qualname__}"
 
     def unknown(self, name: object) -> tuple[str, str]:
         """Message and hint for a type that is not there."""
@@ -104,6 +130,16 @@ class Registry:
             except ImportError:
                 continue
         return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
+
+
+def _is_built_in(point: EntryPoint) -> bool:
+    return point.value.startswith("rainbow_prefect.")
+
+
+def _origin(point: EntryPoint) -> str:
+    if _is_built_in(point):
+        return "rainbow-prefect itself"
+    return f"{point.value} ({point.dist.name} {point.dist.version})" if point.dist else point.value
 
 
 tasks = Registry("rainbow_prefect.tasks", "task")
