@@ -27,9 +27,8 @@ def main(words: Sequence[str] | None = None) -> int:
     wanted = _arguments(words)
     if wanted.list:
         for name, case in CASES.items():
-            print(f"{name:10} {(case.__doc__ or '').splitlines()[0]}")
+            print(f"{name:10} {case.__doc__}")
         return 0
-    adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="rainbow-bench-") as folder, ExitStack() as stack:
         rows = _measure(wanted, Path(folder), stack)
     text = f"{markdown(rows)}\n\n{_machine()}"
@@ -73,7 +72,7 @@ def _measure(wanted: argparse.Namespace, folder: Path, stack: ExitStack) -> list
     bench = Bench(folder, env, wanted.repeats, wanted.scale)
     rows = []
     for name in wanted.names:
-        print(f"{name}: {(CASES[name].__doc__ or '').splitlines()[0]}", file=sys.stderr)
+        print(f"{name}: {CASES[name].__doc__}", file=sys.stderr)
         rows += CASES[name](bench)
     if wanted.peers:
         from .others import measure_others
@@ -91,4 +90,5 @@ def _machine() -> str:
 
 
 if __name__ == "__main__":
+    adopt_orphans()
     sys.exit(main())
