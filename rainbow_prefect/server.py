@@ -207,10 +207,12 @@ def _get(url: str, *, seconds: float = _ANSWER_SECONDS) -> Any:
         OSError: no answer, or not status 200.
         ValueError: not JSON.
     """
+    from urllib.parse import unquote
     from urllib.request import ProxyHandler, Request, build_opener
 
-    request = Request(url)  # noqa: S310  the address is a server's, never a file's
-    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+    request = Request(_bare(url))  # noqa: S310  the address is a server's, never a file's
+    user = url.partition("//")[2].partition("/")[0].rpartition("@")[0]
+    if auth := unquote(user) or os.environ.get("PREFECT_API_AUTH_STRING"):
         request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
     handlers = [ProxyHandler({})] if url.startswith(f"http://{HOST}") else []
     with build_opener(*handlers).open(request, timeout=seconds) as answer:
@@ -478,6 +480,9 @@ def _ephemeral(tell: Tell) -> Connection:
     seconds = float(os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS") or START_SECONDS)
     tell("starting a temporary Prefect server; `rainbow server start` keeps one running ...")
     log = state_folder() / f"temporary-{os.getpid()}.log"
+    for left in state_folder().glob("temporary-*.log"):
+        if _born(int(left.stem.partition("-")[2])) is None:
+            left.unlink(missing_ok=True)
     with _migrating():
         port = _free_port()
         url = f"http://{HOST}:{port}/api"
