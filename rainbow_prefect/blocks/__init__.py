@@ -14,7 +14,7 @@ def secret(reference: str) -> str:
     from prefect.blocks.core import Block
 
     block: Any = Block.load(reference)
-    value = block.get() if hasattr(block, "get") else getattr(block, "value", None)
+    value: Any = block.get() if hasattr(block, "get") else getattr(block, "value", None)
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if value is None:
