@@ -112,12 +112,16 @@ class Float(float):
 
 @dataclass(frozen=True)
 class Document:
-    """One file as written: `shown` is its path as printed, relative to the searched folder; `digest` of its bytes."""
+    """One file as written: `shown` is its path as printed, relative to the searched folder; `digest` of its bytes.
+
+    `has_placeholders` is False only when there is certainly none.
+    """
 
     file: Path
     shown: str
     data: Map
     digest: str
+    has_placeholders: bool = True
 
 
 def find(path: Path) -> list[Path]:
@@ -153,7 +157,12 @@ def read(file: Path, *, shown: str) -> tuple[Document | None, list[Problem]]:
     data, problems = parse(text, shown=shown)
     if data is None:
         return None, problems
-    return Document(file, shown, data, hashlib.sha256(raw).hexdigest()), problems
+    return Document(file, shown, data, hashlib.sha256(raw).hexdigest(), _may_have_placeholders(text)), problems
+
+
+def _may_have_placeholders(text: str) -> bool:
+    # In double quotes `{` may be written `\\x7b`.
+    return "{{" in text or "\\" in text
 
 
 def parse(text: str, *, shown: str) -> tuple[Map | None, list[Problem]]:
@@ -228,7 +237,8 @@ def _text(raw: bytes) -> str:
     found = _UNPRINTABLE.search(text)
     if found:
         line, column = _position(text, found.start())
-        raise _Unreadable(f"the character U+{ord(found[0]):04X} is not allowed in YAML", line, column, "remove it")
+        hint = "remove it" if found[0] != "\0" else "save the file as UTF-8 text"
+        raise _Unreadable(f"the character U+{ord(found[0]):04X} is not allowed in YAML", line, column, hint)
     return text
 
 
@@ -316,7 +326,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self.anchors: dict[str, Any] = {}
         self.open: set[str] = set()
-        self.measured: dict[int, tuple[int, int]] = {}
+        self.measured: dict[int, tuple[Any, int, int]] = {}
         self.aliased = 0
         self.depth = 0
         self.plain: dict[str, Any] = {"": None}
@@ -516,11 +526,13 @@ class _Builder:
         """How many values and levels there are in a value, aliases followed."""
         if not isinstance(value, dict | list):
             return 1, 0
-        if id(value) not in self.measured:
+        known = self.measured.get(id(value))
+        if known is None:
             below = [self.measure(one) for one in (value.values() if isinstance(value, dict) else value)]
             size = 1 + sum(size for size, _ in below)
-            self.measured[id(value)] = size, 1 + max((depth for _, depth in below), default=0)
-        return self.measured[id(value)]
+            # The value is kept so that its id stays its own.
+            known = self.measured[id(value)] = value, size, 1 + max((depth for _, depth in below), default=0)
+        return known[1], known[2]
 
     def merge(self, result: Map, value: Any, mark: Any) -> None:
         """Add what `<<: value` gives; the mapping's own keys win, then the first of a list."""

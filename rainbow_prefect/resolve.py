@@ -50,16 +50,22 @@ OWN = frozenset({"name", "type", "super", "pipelines", "services"})
 
 DEFAULTS = ("pipeline_defaults", "task_defaults", "service_defaults")
 
-RIVALS = (
-    ({"schedule"}, {"schedule_interval"}),
-    ({"input"}, {"input_type", "input_path"}),
-    ({"when"}, {"always_run"}),
-    ({"cmd"}, {"module", "function"}),
-    ({"env"}, {"local_path_file"}),
-    ({"env"}, {"block"}),
-    ({"local_path_file"}, {"block"}),
-)
-"""Two spellings of one thing: who writes one does not inherit the other."""
+RIVALS = {
+    "schedule": ("schedule_interval",),
+    "schedule_interval": ("schedule",),
+    "input": ("input_type", "input_path"),
+    "input_type": ("input",),
+    "input_path": ("input",),
+    "when": ("always_run",),
+    "always_run": ("when",),
+    "cmd": ("module", "function"),
+    "module": ("cmd",),
+    "function": ("cmd",),
+    "env": ("local_path_file", "block"),
+    "local_path_file": ("env", "block"),
+    "block": ("env", "local_path_file"),
+}
+"""Other spellings of the same thing: who writes one of them does not inherit the key."""
 
 STAND_INS: Mapping[str, Any] = {
     "str": "text",
@@ -92,7 +98,10 @@ class Resolved:
             KeyError: there is no such pipeline.
             ConfigError: a text cannot be rendered with them.
         """
-        index = next(index for index, name in enumerate(self._names()) if name == pipeline)
+        names = list(self._names())
+        if pipeline not in names:
+            raise KeyError(pipeline)
+        index = names.index(pipeline)
         problems: list[Problem] = []
         app = _App(self._merged, lookup or self._lookup, problems)
         data: Map = app.pipeline(self._merged["pipelines"][index], ("pipelines", index), parameters)
@@ -101,7 +110,7 @@ class Resolved:
         return data
 
     def _names(self) -> Iterator[str]:
-        for one in self.data["pipelines"]:
+        for one in self.data.get("pipelines") or ():
             yield str(one.get("pipeline")) if isinstance(one, Map) else ""
 
 
@@ -188,7 +197,7 @@ class _Files:
         try:
             return Scope(_root_levels(data), self.lookup).text(value)
         except Flaw:
-            return value  # told when the whole file is rendered
+            return value  # told when the merged file is rendered
 
     def _check_type(self, data: Map) -> None:
         kind = data.get("type")
@@ -273,18 +282,11 @@ def merge(child: Any, parent: Any) -> Any:
     result = child.shallow()
     for key, value in parent.items():
         if key not in child:
-            if not _is_rival(key, child):
+            if key not in RIVALS or child.keys().isdisjoint(RIVALS[key]):
                 result.put(key, value, parent.marks[key])
         elif isinstance(value, Map) and isinstance(child[key], Map):
             result[key] = merge(child[key], value)
     return result
-
-
-def _is_rival(key: str, child: Map) -> bool:
-    return any(
-        (key in one and not other.isdisjoint(child)) or (key in other and not one.isdisjoint(child))
-        for one, other in RIVALS
-    )
 
 
 def merge_named(child: Any, parent: Any, key: str) -> Any:
@@ -359,7 +361,7 @@ def _resolved(file: _File, chain: Sequence[_File], lookup: Lookup, problems: lis
     for above in chain[1:]:
         merged = _merge_roots(merged, above.data)
     merged = _Sections(merged, [one.data for one in chain], lookup, problems).build()
-    app = _App(merged, lookup, problems)
+    app = _App(merged, lookup, problems, plain=not any(one.document.has_placeholders for one in chain))
     data = app.data()
     name = data.get("name")
     variables = merged.get("variables")
@@ -573,10 +575,10 @@ def _root_levels(data: Map) -> list[Level]:
 class _App:
     """Renders one merged file."""
 
-    def __init__(self, merged: Map, lookup: Lookup, problems: list[Problem]) -> None:
+    def __init__(self, merged: Map, lookup: Lookup, problems: list[Problem], *, plain: bool = False) -> None:
         self.merged = merged
         self.problems = problems
-        self.renderer = Renderer(merged, problems, self.where)
+        self.renderer = Renderer(merged, problems, self.where, plain=plain)
         self.scope = Scope(_root_levels(merged), lookup, secrets=self._secrets(), budget=Budget())
 
     def _secrets(self) -> list[str]:

@@ -317,7 +317,7 @@ class Scope:
         return any(name in level.values for level in self.levels[index + 1 :])
 
     def _elsewhere(self, name: str) -> Any:
-        if name.startswith(SECRET):
+        if name.startswith(SECRET) and not self.keep_unknown:
             self._check_secret(name.removeprefix(SECRET))
             return f"{{{{{name}}}}}"
         found = self.lookup(name)
@@ -467,15 +467,23 @@ def rebuilt_list(old: List, new: list[Any]) -> List:
 
 
 class Renderer:
-    """Renders parts of one file, `data`, and collects what is wrong with each text at its place."""
+    """Renders parts of one file, `data`, and collects what is wrong with each text at its place.
 
-    def __init__(self, data: Map, problems: list[Problem], where: Callable[[Keys], str]) -> None:
+    `plain`: there is not one placeholder in it, so nothing needs to be looked at.
+    """
+
+    def __init__(
+        self, data: Map, problems: list[Problem], where: Callable[[Keys], str], *, plain: bool = False
+    ) -> None:
+        self.plain = plain
         self.data = data
         self.problems = problems
         self.where = where
 
     def render(self, value: Any, scope: Scope, keys: tuple[str | int, ...]) -> Any:
         """`value`, which is at `keys`, rendered; a text that cannot be is left as it is."""
+        if self.plain:
+            return value
         if isinstance(value, str):
             if "{{" not in value:
                 return value
@@ -493,10 +501,15 @@ class Renderer:
     def _map(self, value: Map, scope: Scope, keys: tuple[str | int, ...]) -> Map:
         new: dict[str, Any] = {}
         for key, one in value.items():
-            if isinstance(one, dict | list) or (isinstance(one, str) and "{{" in one):
-                rendered = self.render(one, scope, (*keys, key))
-                if rendered is not one:
-                    new[key] = rendered
+            kind = type(one)
+            if kind is str:
+                if "{{" not in one:
+                    continue
+            elif kind is not Map and kind is not List:
+                continue
+            rendered = self.render(one, scope, (*keys, key))
+            if rendered is not one:
+                new[key] = rendered
         return _changed_map(value, new)
 
     def _list(self, value: List, scope: Scope, keys: tuple[str | int, ...]) -> List:
