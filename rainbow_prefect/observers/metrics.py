@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from ..errors import near
 from ..registry import observers
 from ..run import Event, Metric
 from .base import Observer
@@ -106,14 +107,6 @@ def observers_of(app: App, pipeline: Pipeline) -> list[Observer]:
     return made
 
 
-def backend_problem(name: str) -> tuple[str, str] | None:
-    """What is wrong with a name in `metrics.backends`, as message and hint; None when it is known."""
-    if name in observers:
-        return None
-    text, hint = observers.unknown(name)
-    return text.replace("observer type", "metrics backend"), hint
-
-
 def _sections(owner: Any) -> list[Any]:
     metrics = getattr(owner, "metrics", None)
     if metrics is None:
@@ -130,9 +123,8 @@ def _backend(named: Any, namespace: str) -> Observer:
         return _fresh(named)
     data = dict(named) if isinstance(named, Mapping) else {"type": str(named)}
     name = str(data.get("type"))
-    wrong = backend_problem(name)
-    if wrong is not None:
-        return Unusable(message=f"metrics were not sent: {'; '.join(filter(None, wrong))}")
+    if name not in observers:
+        return Unusable(message=f"metrics were not sent to {name}: there is no such backend; {near(name, observers)}")
     try:
         kind = observers[name]
         if "namespace" in kind.model_fields:

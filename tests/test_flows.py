@@ -1,0 +1,193 @@
+"""Pipelines as Prefect entrypoints: `rainbow_prefect.flows.<pipeline>` and `flows/rainbow.py:<pipeline>`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.exceptions import MissingFlowError
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+import rainbow_prefect.flows
+from rainbow_prefect.errors import ConfigError
+from tests.conftest import ROOT, Project
+
+YAML = """
+    name: words
+    owner: dana
+    pipelines:
+      - pipeline: words
+        parameters: [{name: mark, type: str, default: "!"}]
+        tasks:
+          - {task: loud, type: python, source: code, cmd: "python loud.py {{mark}}", output_path: out.json}
+      - pipeline: day-end
+        tasks:
+          - {task: quiet, type: python, cmd: "true"}
+"""
+CODE = """
+    import json
+    import sys
+
+    print("shouting", sys.argv[1])
+    json.dump("hey" + sys.argv[1], open("out.json", "w"))
+"""
+
+
+@pytest.fixture
+def root(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = project({"rainbow.yml": YAML, "code/loud.py": CODE})
+    (root / "flows").mkdir()
+    shutil.copy(ROOT / "flows" / "rainbow.py", root / "flows" / "rainbow.py")
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_a_pipeline_of_the_working_directory_is_an_attribute(root: Path) -> None:
+    flow = rainbow_prefect.flows.words
+
+    assert isinstance(flow, Flow)
+    assert flow.name == "words"
+    assert list(flow.parameters.properties) == ["mark"]
+
+
+def test_a_name_with_dashes(root: Path) -> None:
+    assert getattr(rainbow_prefect.flows, "day-end").name == "day-end"
+    assert rainbow_prefect.flows.day_end.name == "day-end"
+
+
+def test_the_config_may_be_named(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("RAINBOW_CONFIG", str(root / "rainbow.yml"))
+
+    assert rainbow_prefect.flows.words.name == "words"
+
+
+def test_an_unknown_name_is_an_attribute_error(root: Path) -> None:
+    with pytest.raises(AttributeError) as told:
+        _ = rainbow_prefect.flows.wrods
+
+    assert str(told.value) == f"no pipeline 'wrods' in {root}; did you mean 'words'?"
+
+
+def test_inspection_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAINBOW_CONFIG", str(tmp_path / "missing.yml"))
+
+    assert not hasattr(rainbow_prefect.flows, "__wrapped__")
+
+
+def test_a_broken_neighbour_does_no_harm(root: Path, project: Project) -> None:
+    project({"other/rainbow.yml": "name: other\npipelines: 3\n"})
+
+    assert rainbow_prefect.flows.words.name == "words"
+
+
+def test_a_pipeline_of_a_broken_file_tells_its_problems(root: Path, project: Project) -> None:
+    project({"rainbow.yml": YAML.replace("type: python", "type: pyton")})
+
+    with pytest.raises(ConfigError) as told:
+        _ = rainbow_prefect.flows.words
+
+    assert {str(one.mark) for one in told.value.problems} == {"rainbow.yml:6:30", "rainbow.yml:9:31"}
+
+
+def test_two_pipelines_of_one_name(root: Path, project: Project) -> None:
+    project({"other/rainbow.yml": YAML.replace("name: words\n", "name: more\n"), "other/code/loud.py": CODE})
+
+    with pytest.raises(AttributeError) as told:
+        _ = rainbow_prefect.flows.words
+
+    assert str(told.value) == (
+        "more than one pipeline is called 'words' (other/rainbow.yml, rainbow.yml); name one file in RAINBOW_CONFIG"
+    )
+
+
+@pytest.mark.parametrize(
+    "entrypoint", ["rainbow_prefect.flows.words", "rainbow_prefect.flows:words", "flows/rainbow.py:words"]
+)
+def test_prefect_loads_the_entrypoint(root: Path, entrypoint: str) -> None:
+    assert load_flow_from_entrypoint(entrypoint).name == "words"
+
+
+def test_prefect_loads_a_name_with_dashes(root: Path) -> None:
+    assert load_flow_from_entrypoint("flows/rainbow.py:day-end").name == "day-end"
+    assert load_flow_from_entrypoint("rainbow_prefect.flows.day-end").name == "day-end"
+
+
+def test_prefect_tells_a_missing_flow(root: Path) -> None:
+    with pytest.raises(MissingFlowError) as told:
+        load_flow_from_entrypoint("rainbow_prefect.flows.wrods")
+
+    assert str(told.value.__cause__) == f"no pipeline 'wrods' in {root}; did you mean 'words'?"
+
+
+def test_the_file_finds_the_config_above_it(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    assert load_flow_from_entrypoint(f"{root}/flows/rainbow.py:words").name == "words"
+
+
+def test_the_flow_can_be_called(root: Path, prefect_api: str) -> None:
+    """As any Prefect flow; its result is not promised, its run is."""
+    state = rainbow_prefect.flows.words(return_state=True)
+
+    assert state.is_completed()
+
+
+def _worker(name: str, cwd: Path, **env: str) -> None:
+    """A real process worker takes what is due, and ends."""
+    prefect = [sys.executable, "-m", "prefect"]
+    done = subprocess.run(
+        [*prefect, "worker", "start", "--pool", name, "--type", "process", "--run-once", "--install-policy", "never"],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def _ended(flow_run_id: Any) -> tuple[str, str]:
+    async with get_client() as client:
+        run = await client.read_flow_run(flow_run_id)
+        logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+        return run.state.name if run.state else "", "\n".join(one.message for one in logs)
+
+
+@pytest.mark.slow
+async def _deployed(flow: Flow[..., Any], pool: str, entrypoint: str, **fields: Any) -> Any:
+    async with get_client() as client:
+        from prefect.client.schemas.actions import WorkPoolCreate
+
+        await client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        flow_id = await client.create_flow(flow)
+        deployment = await client.create_deployment(
+            flow_id, f"{pool}-deployment", work_pool_name=pool, entrypoint=entrypoint, **fields
+        )
+        run = await client.create_flow_run_from_deployment(deployment, parameters={"mark": "?"})
+        return run.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entrypoint", ["rainbow_prefect.flows.words", "flows/rainbow.py:words"])
+def test_a_process_worker_runs_a_deployment(root: Path, prefect_api: str, tmp_path: Path, entrypoint: str) -> None:
+    import asyncio
+
+    pool = f"pool-{entrypoint[:5]}-{os.getpid()}"
+    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}]
+    flow_run_id = asyncio.run(_deployed(rainbow_prefect.flows.words, pool, entrypoint, pull_steps=steps))
+
+    _worker(pool, tmp_path)
+
+    state, logs = asyncio.run(_ended(flow_run_id))
+    assert state == "Completed", logs
+    assert "shouting ?" in logs
