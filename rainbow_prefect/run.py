@@ -264,6 +264,10 @@ class TaskReport:
     log_tail: list[str] = field(default_factory=list)
     partitions: list[PartitionReport] = field(default_factory=list)
 
+    @property
+    def completed(self) -> bool:
+        return self.state == "completed"
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "task": self.task,

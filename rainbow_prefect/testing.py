@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from .app import App, Pipeline
     from .check import Project
     from .observers.base import Observer
-    from .run import Report, TaskReport
+    from .run import PartitionReport, Report, Run, TaskReport
+    from .tasks.base import Task
 
 API_URL = "RAINBOW_TEST_API_URL"
 
@@ -155,6 +156,116 @@ def run_pipeline(rainbow_project: Project, rainbow_server: str) -> RunPipeline:
         return _pipeline(rainbow_project, pipeline).run(dict(parameters or {}), executor=executor, observers=observers)
 
     return run
+
+
+@pytest.fixture
+def run_task(rainbow_project: Project, tmp_path: Path) -> RunTask:
+    """Run one task with an input: `run_task("clean", [{"price": "3"}])` gives its `TaskReport`."""
+
+    def run(
+        task: str,
+        input: Any = None,
+        *,
+        pipeline: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        executor: str = "process",
+    ) -> TaskReport:
+        found = _pipeline(rainbow_project, pipeline) if pipeline else _pipeline_with(rainbow_project, task)
+        values = found.values(parameters or {})
+        folder = tmp_path / "run_task"
+        folder.mkdir(exist_ok=True)
+        return _run_task(found.bind(parameters), task, input, values, executor, folder)
+
+    return run
+
+
+def _pipeline_with(project: Project, task: str) -> Pipeline:
+    """The only pipeline that has this task, else the only one at all."""
+    having = [one for app in project.apps for one in app.pipelines if any(own.task == task for own in one.tasks)]
+    return having[0] if len(having) == 1 else _pipeline(project, None)
+
+
+def _run_task(
+    pipeline: Pipeline, name: str, input: Any, parameters: Mapping[str, Any], executor: str, folder: Path
+) -> TaskReport:
+    """The task with the code, the variables and the secrets that a run would give it, its slices one after the other."""
+    import time
+
+    from .blocks import secret
+    from .run import Run, TaskReport
+    from .secrets import Secrets
+
+    app, task = pipeline.app, pipeline.task(name)
+    secrets = Secrets(app.secrets, app.root, secret)
+    secrets.learn_from(app.data)
+    report = TaskReport(name, "completed")
+    slices = _slices(task, input)
+
+    def run_of(index: int, given: Any) -> Run:
+        return Run(
+            app=app.name,
+            pipeline=pipeline.pipeline,
+            task=name,
+            run_id="run_task",
+            root=app.root,
+            folder=folder,
+            executor=app.executor_named(executor),
+            secrets=secrets,
+            index=index,
+            count=len(slices),
+            input=given,
+            parameters=parameters,
+            env={**app.env_vars, **pipeline.env_vars},
+            deadline=None if task.timeout_minutes is None else time.monotonic() + 60 * task.timeout_minutes,
+            write=lambda line: report.log_tail.append(secrets.mask(line)),
+        )
+
+    rendered = secrets.render(task)
+    began = time.monotonic()
+    for index, given in enumerate(slices):
+        report.partitions.append(_run_slice(rendered, run_of(index, given)))
+    report.seconds = time.monotonic() - began
+    outputs = [one.output for one in report.partitions]
+    report.output = outputs if task.is_split else outputs[0]
+    for one in report.partitions:
+        if one.state != "completed":
+            report.state, report.message = one.state, report.message or one.message
+    return report
+
+
+def _run_slice(task: Task, run: Run) -> PartitionReport:
+    import time
+
+    from .errors import TaskFailed, TimedOut
+    from .run import PartitionReport, value_of
+
+    report = PartitionReport(run.index, run.input, "completed", attempts=1)
+    began = time.monotonic()
+    try:
+        if run.index == 0:
+            task.prepare(run)
+        report.output = value_of(task.run(run))
+        report.exit_code = 0
+    except TaskFailed as error:
+        report.state = "timed_out" if isinstance(error, TimedOut) else "failed"
+        report.exit_code = error.status
+        report.message = run.secrets.mask(str(error))
+    except Exception as error:
+        report.state = "failed"
+        report.message = run.secrets.mask(f"{type(error).__name__}: {error}")
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _slices(task: Task, input: Any) -> list[Any]:
+    from .errors import CallError
+    from .run import chunks, split
+
+    if not (task.split_input or task.split_size):
+        return [input] * task.executors
+    if not isinstance(input, list):
+        raise CallError(f"task '{task.task}' splits its input, so it must be a list, got {type(input).__name__}")
+    return list(chunks(input, task.split_size) if task.split_size else split(input, task.executors))
 
 
 def _pipeline(project: Project, name: str | None) -> Pipeline:
