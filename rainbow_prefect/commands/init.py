@@ -90,13 +90,13 @@ _TEST = '''\
 
 
 def test_greet_says_each_name(run_task):
-    output = run_task("hello", "greet", input=["Ada"])
+    report = run_task("greet", ["Ada", "Grace"])
 
-    assert output == ["Hello, Ada!"]
+    assert report.output == [["Hello, Ada!"], ["Hello, Grace!"]]
 
 
 def test_pipeline_greets_everybody(run_pipeline):
-    report = run_pipeline("hello", greeting="Good morning")
+    report = run_pipeline("hello", {"greeting": "Good morning"})
 
     assert report.state == "completed"
     assert report["report"].output == {"greeted": 4}
@@ -108,6 +108,9 @@ __pycache__/
 .venv/
 .env
 """
+
+_KEPT = (".gitignore", ".rainbow/schema.json")
+"""A folder that has these already keeps its own."""
 
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -121,7 +124,7 @@ def command(name: Path, as_json: bool) -> None:
     Nothing that exists is overwritten.
     """
     folder = name.expanduser()
-    files = _files(folder)
+    files = {file: text for file, text in _files(folder).items() if not (file in _KEPT and (folder / file).exists())}
     _write(folder, files)
     steps = [*([] if name == Path() else [f"cd {folder}"]), "rainbow check", "rainbow run", "pytest"]
     if as_json:
@@ -159,7 +162,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     there = [file for file in files if (folder / file).exists() or (folder / file).is_symlink()]
     if there:
         where = "here" if folder == Path() else f"in {folder}"
-        raise CallError(f"{', '.join(there)} exists {where}; nothing was written; choose another NAME")
+        verb = "exists" if len(there) == 1 else "exist"
+        raise CallError(f"{' and '.join(there)} {verb} {where}, nothing was written; choose another NAME")
     try:
         for file, text in files.items():
             path = folder / file
