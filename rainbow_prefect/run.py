@@ -90,10 +90,11 @@ class FileMount:
 class Command:
     """What an executor starts for one slice.
 
-    `shell` is a shell line (`cmd`), `argv` a program with its arguments; exactly one of them is set.
+    Exactly one is set: `shell`, a shell line (`cmd`); `argv`, a program with its arguments; `call`.
     `env` holds the user's variables only, secrets already in it: the executor adds those of the contract
     (`contract_env`). `source` is the folder with the code (None: an empty working directory).
-    `call` is `module:function` for a function to be called with the input instead of a command.
+    `call` is `module:function` for a function to be called with the input instead of a command. `pip_conf` is the
+    configuration of pip for an environment of the code.
     """
 
     shell: str | None = None
@@ -104,6 +105,7 @@ class Command:
     image: str | None = None
     output_path: str | None = None
     mounts: tuple[FileMount, ...] = ()
+    pip_conf: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Run:
     `env` holds the variables of the app and the pipeline; those of the task win over them.
     `stop` is set when the run is cancelled or timed out: whoever waits must look at it at least every 0.2 s.
     `write` takes one line of output (already without its newline) to the log of this slice; it masks secrets.
+    `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
+    this machine, or None when it has none.
     """
 
     app: str
@@ -140,6 +144,8 @@ class Run:
     input: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    source: Path | None = None
+    volumes: Mapping[str, Path | None] = field(default_factory=dict)
     deadline: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     write: Callable[[str], None] = print
@@ -155,7 +161,10 @@ class Run:
         if isinstance(self.input, Large):
             return self.input.path.read_bytes()
         value = {} if self.input is None else self.input
-        return json.dumps(value, ensure_ascii=False, separators=(", ", ": ")).encode()
+        try:
+            return json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, from a file of the user
+            return json.dumps(value).encode()
 
     def contract_env(self, *, input_path: str, output_path: str | None, data: bytes | None) -> dict[str, str]:
         """The variables that user code is promised; `data` is None when the input is too large for one of them."""
