@@ -49,10 +49,10 @@ def _config(file: str | None) -> "_Path":
 
 
 def _pipeline(name: str, config: "_Path") -> "_Pipeline":
-    """The pipeline of this name, as long as its own file is fine.
+    """The pipeline of this name; what is wrong with other files does not matter.
 
     Raises:
-        ConfigError: it is in no good file, and some file is broken.
+        ConfigError: its file has errors; or no good file has it, and some file is broken.
         AttributeError: no file has it.
     """
     from rainbow_prefect.check import check
@@ -63,12 +63,19 @@ def _pipeline(name: str, config: "_Path") -> "_Pipeline":
     found = [one for one in pipelines if one.pipeline == name]
     found = found or [one for one in pipelines if one.pipeline.replace("-", "_") == name]
     if len(found) == 1:
+        own = [one for one in checked.errors if one.mark.file == found[0].app.shown or _is_in(one.where, found[0])]
+        if own:
+            raise ConfigError(own)
         return found[0]
-    errors = [one for one in checked.problems if one.severity == "error"]
-    if errors:
-        raise ConfigError(errors)
+    if checked.errors:
+        raise ConfigError(checked.errors)
     if found:
         files = ", ".join(str(one.app.shown) for one in found)
         raise AttributeError(f"more than one pipeline is called '{name}' ({files}); name one file in RAINBOW_CONFIG")
     hint = near(name, [one.pipeline for one in pipelines])
     raise AttributeError(f"no pipeline '{name}' in {config}{hint and f'; {hint}'}")
+
+
+def _is_in(where: str, pipeline: "_Pipeline") -> bool:
+    """Whether a problem of another file, a super, is one of this pipeline."""
+    return where.startswith(f"pipeline '{pipeline.pipeline}'")

@@ -174,7 +174,7 @@ def run_task(rainbow_project: Project, tmp_path: Path) -> RunTask:
         values = found.values(parameters or {})
         folder = tmp_path / "run_task"
         folder.mkdir(exist_ok=True)
-        return _run_task(found.bind(parameters), task, input, values, executor, folder)
+        return _run_task(found.bind(parameters), task, input, parameters=values, executor=executor, folder=folder)
 
     return run
 
@@ -186,7 +186,7 @@ def _pipeline_with(project: Project, task: str) -> Pipeline:
 
 
 def _run_task(
-    pipeline: Pipeline, name: str, input: Any, parameters: Mapping[str, Any], executor: str, folder: Path
+    pipeline: Pipeline, name: str, input: Any, *, parameters: Mapping[str, Any], executor: str, folder: Path
 ) -> TaskReport:
     """The task with the code, the variables and the secrets that a run would give it, its slices one after the other."""
     import time
@@ -215,7 +215,9 @@ def _run_task(
             count=len(slices),
             input=given,
             parameters=parameters,
-            env={**app.env_vars, **pipeline.env_vars},
+            env=secrets.render({**app.env_vars, **pipeline.env_vars}),
+            source=app.source_of(task),
+            volumes={one.volume: app.root / one.local.path if one.local else None for one in app.volumes},
             deadline=None if task.timeout_minutes is None else time.monotonic() + 60 * task.timeout_minutes,
             write=lambda line: report.log_tail.append(secrets.mask(line)),
         )
@@ -235,6 +237,7 @@ def _run_task(
 
 def _run_slice(task: Task, run: Run) -> PartitionReport:
     import time
+    from dataclasses import replace
 
     from .errors import TaskFailed, TimedOut
     from .run import PartitionReport, value_of
@@ -243,7 +246,7 @@ def _run_slice(task: Task, run: Run) -> PartitionReport:
     began = time.monotonic()
     try:
         if run.index == 0:
-            task.prepare(run)
+            task.prepare(replace(run, input=None))
         report.output = value_of(task.run(run))
         report.exit_code = 0
     except TaskFailed as error:

@@ -97,6 +97,15 @@ def test_a_pipeline_of_a_broken_file_tells_its_problems(root: Path, project: Pro
     assert {str(one.mark) for one in told.value.problems} == {"rainbow.yml:6:30", "rainbow.yml:9:31"}
 
 
+def test_what_the_proofs_find_counts_too(root: Path, project: Project) -> None:
+    project({"rainbow.yml": YAML.replace("source: code", "source: coda")})
+
+    with pytest.raises(ConfigError) as told:
+        _ = rainbow_prefect.flows.words
+
+    assert [one.mark.line for one in told.value.problems] == [6]
+
+
 def test_two_pipelines_of_one_name(root: Path, project: Project) -> None:
     project({"other/rainbow.yml": YAML.replace("name: words\n", "name: more\n"), "other/code/loud.py": CODE})
 

@@ -232,7 +232,7 @@ def test_a_broken_type_is_told_where_it_is_used(
     (problem,) = rainbow("check", root, "--json", env=env, code=2).json["problems"]
 
     assert problem["message"].endswith(told)
-    assert (problem["line"], problem["column"], problem["path"]) == (2, 68, "pipelines[0].tasks[0].type")
+    assert (problem["line"], problem["column"], problem["path"]) == (2, 55, "pipelines[0].tasks[0].type")
 
 
 def test_broken_types_do_no_harm_where_they_are_not_used(
