@@ -18,15 +18,12 @@ from .options import json_option, path_argument, print_json, print_problems
 def command(path: Path, no_cache: bool, as_json: bool) -> int:
     """Check every rainbow.yml and tell all problems, each with its line; the exit status is 2 when there is an error."""
     checked = check.check(path, cache=not no_cache)
-    errors = sum(one.severity == "error" for one in checked.problems)
-    pipelines = [pipeline.pipeline for app in checked.apps for pipeline in app.pipelines]
-    services = [service.service for app in checked.apps for service in app.services]
     if as_json:
         print_json(
             {
-                "apps": [app.name for app in checked.apps],
-                "pipelines": pipelines,
-                "services": services,
+                "apps": checked.app_names,
+                "pipelines": checked.pipeline_names,
+                "services": checked.service_names,
                 "problems": [one.as_dict() for one in checked.problems],
             }
         )
@@ -34,13 +31,13 @@ def command(path: Path, no_cache: bool, as_json: bool) -> int:
         print_problems(checked.problems, err=False)
         found = [
             _count(len(checked.files), "file"),
-            _count(len(pipelines), "pipeline"),
-            _count(len(services), "service"),
-            _count(errors, "error"),
-            _count(len(checked.problems) - errors, "warning"),
+            _count(len(checked.pipeline_names), "pipeline"),
+            _count(len(checked.service_names), "service"),
+            _count(len(checked.errors), "error"),
+            _count(len(checked.problems) - len(checked.errors), "warning"),
         ]
         click.echo(", ".join(one for one in found if one))
-    return ConfigError.exit_code if errors else 0
+    return ConfigError.exit_code if checked.errors else 0
 
 
 def _count(number: int, what: str) -> str:

@@ -29,8 +29,7 @@ def _pipeline_names(ctx: click.Context, param: click.Parameter, incomplete: str)
     """The pipelines of the files, for the shell's Tab key."""
     from .. import check
 
-    checked = check.check(ctx.params.get("path") or Path())
-    names = (pipeline.pipeline for app in checked.apps for pipeline in app.pipelines)
+    names = check.check(ctx.params.get("path") or Path()).pipeline_names
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
@@ -89,17 +88,17 @@ def choose(named: Mapping[str, T], name: str | None, what: str) -> T:
 
 
 def load_pipeline(path: Path, name: str | None) -> Pipeline:
-    """The pipeline that `PATH --pipeline NAME` names, from files without errors; warnings go to stderr.
+    """The pipeline that `PATH --pipeline NAME` names; warnings, and the problems of other files, go to stderr.
 
     Raises:
-        ConfigError: a file is wrong.
+        ConfigError: the file of the pipeline is wrong, or no pipeline is named and any file is.
         CallError: there is no such pipeline, or a name is needed.
     """
     from .. import check
 
     checked = check.check(path)
-    print_problems(one for one in checked.problems if one.severity == "warning")
-    errors = [one for one in checked.problems if one.severity == "error"]
-    if errors:
-        raise ConfigError(errors)
-    return choose({one.pipeline: one for app in checked.apps for one in app.pipelines}, name, "pipeline")
+    named = {one.pipeline: one for app in checked.apps for one in app.pipelines}
+    if checked.errors and name not in named:
+        raise ConfigError(checked.problems)
+    print_problems(checked.problems)
+    return choose(named, name, "pipeline")

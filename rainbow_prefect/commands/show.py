@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 import yaml
 
-from .. import document, resolve, variables
+from .. import check, document, resolve, variables
 from ..errors import CallError, ConfigError, Problem
 from ..secrets import redact, sensitive
 from .options import json_option, path_argument, print_json, print_problems
@@ -40,9 +39,8 @@ def command(path: Path, pipeline: str | None, as_json: bool) -> None:
 def _merged(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
     """Every app as it may be shown, and what is wrong with inheritance and variables."""
     documents, problems = [], []
-    for file in document.find(path):
-        shown = os.path.relpath(file, path if path.is_dir() else path.parent)
-        found, wrong = document.read(file, shown=shown)
+    for file in check.found(path):
+        found, wrong = document.read(file, shown=check.shown(file, path))
         problems += wrong
         if found is not None:
             documents.append(found)
