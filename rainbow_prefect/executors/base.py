@@ -55,6 +55,13 @@ class Executor(Config):
         """End and remove whatever still belongs to this run; called when it ends, in whichever way."""
 
 
+class BlockReference(Executor):
+    """Stands for an executor that is saved as a Prefect block, `TYPE/NAME`, until a run starts."""
+
+    type: str = "block"
+    block: str
+
+
 class StubExecutor(Executor):
     """An executor in memory for tests: answers `value` and remembers nothing outside of `seen`."""
 

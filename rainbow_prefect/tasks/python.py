@@ -1,0 +1,112 @@
+"""The task type `python`: a shell line, or a function of a module, with the user's code around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ..errors import near
+from ..run import Command, Run
+from ..schema import wrong
+from ._code import Code, files_below, module_flaw, script_of
+from .base import Flaw, Place
+
+
+class Python(Code):
+    """Runs Python code, or any command, with an input and an output of JSON.
+
+    Either `cmd`, or `module` and `function`: the function is called with the input, what it returns is the output.
+    """
+
+    type: Literal["python"] = "python"
+    cmd: str | None = Field(default=None, description="The shell line to run in the folder of the code.")
+    module: str | None = Field(default=None, description="The module with `function`, as `source` sees it.")
+    function: str | None = Field(
+        default=None, description="The function to call with the input; what it returns is the output. May be async."
+    )
+    python_version: str | None = Field(default=None, description="The Python version of its image, e.g. '3.12'.")
+
+    @field_validator("python_version", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, float):
+            raise wrong(f"must be text, got the number {value}", hint=f"quote it: '{value}' ('3.10' is not 3.1)")
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def command(self, run: Run) -> Command:
+        if self.module is not None:
+            return Command(call=f"{self.module}:{self.function}")
+        return Command(shell=self.cmd)
+
+    def command_line(self) -> list[str] | None:
+        if self.cmd is not None:
+            return ["bash", "-c", self.cmd]
+        return ["python", "-c", f"from {self.module} import {self.function}"] if self.module else None
+
+    def check(self, place: Place) -> Iterator[Flaw]:
+        """Whether there is one thing to run, and whether its file, module and function exist."""
+        odd = list(self._check_keys())
+        yield from odd
+        yield from self.check_pip_conf(place)
+        script = script_of(self.cmd) if self.cmd else None
+        folder = self.code_folder(place)
+        yield from self.check_source(place, needed=script is not None or self.module is not None)
+        if odd or (folder is not None and not folder.is_dir()):
+            return
+        if self.module is not None and self.function is not None:
+            yield from self._check_function(folder)
+        elif script is not None:
+            yield from self._check_script(script, folder)
+
+    def _check_keys(self) -> Iterator[Flaw]:
+        if self.cmd is not None:
+            for key in ("module", "function"):
+                if getattr(self, key) is not None:
+                    yield Flaw((key,), f"'{key}' and 'cmd' exclude each other", "keep one of them", on_key=True)
+            if not self.cmd.strip():
+                yield Flaw(("cmd",), "the command is empty", "write a shell line, e.g. python -u main.py")
+        elif self.module is None and self.function is None:
+            yield Flaw((), "the key 'cmd' is missing", "add cmd: python -u main.py, or module and function")
+        elif self.module is None:
+            yield Flaw(("function",), "'function' needs 'module'", "add the module that has it", on_key=True)
+        elif self.function is None:
+            yield Flaw(("module",), "'module' needs 'function'", "add the function to call", on_key=True)
+        elif self.output_path:
+            yield Flaw(
+                ("output_path",),
+                "'output_path' and 'function' exclude each other",
+                "remove it: what the function returns is the output",
+                on_key=True,
+            )
+
+    def _check_function(self, folder: Path | None) -> Iterator[Flaw]:
+        assert self.module is not None and self.function is not None
+        if folder is None:
+            what = f"nor its image '{self.image}' has" if self.image else "has"
+            neither = "neither the task " if self.image else "the task "
+            yield Flaw(
+                ("module",),
+                f"{neither}{what} a source folder with module '{self.module}'"
+                if self.image
+                else f"{neither}has no source",
+                "add source: FOLDER",
+            )
+            return
+        found = module_flaw(folder, self.module, self.function)
+        if found is not None:
+            key, message, hint = found
+            yield Flaw((key,), message, hint)
+
+    def _check_script(self, script: str, folder: Path | None) -> Iterator[Flaw]:
+        """A file that does not exist now may be made by the image: a warning."""
+        if folder is None:
+            yield Flaw(("cmd",), f"'{script}' has no source folder to be in", "add source: FOLDER", severity="warning")
+        elif not (folder / script).exists():
+            names = files_below(folder, Path(script).suffix)
+            hint = near(script.removeprefix("./"), names)
+            yield Flaw(
+                ("cmd",), f"'{script}' does not exist in the source folder '{folder.name}'", hint, severity="warning"
+            )
