@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """What was found: the apps that are sound in themselves, all problems in file and line order, all files."""
+    """What was found: the apps without an error, all problems in file and line order, all files.
+
+    The names are those of all apps whose keys and values are right, also when a proof failed.
+    """
 
     problems: list[Problem]
     files: list[Path]
     apps: list[App] = field(default_factory=list)
+    loaded: list[App] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Problem]:
@@ -31,15 +35,15 @@ class Checked:
 
     @property
     def app_names(self) -> list[str]:
-        return [app.name for app in self.apps]
+        return [app.name for app in self.loaded]
 
     @property
     def pipeline_names(self) -> list[str]:
-        return [one.pipeline for app in self.apps for one in app.pipelines]
+        return [one.pipeline for app in self.loaded for one in app.pipelines]
 
     @property
     def service_names(self) -> list[str]:
-        return [one.service for app in self.apps for one in app.services]
+        return [one.service for app in self.loaded for one in app.services]
 
 
 def check(path: Path | str = ".", *, lookup: Lookup | None = None, cache: bool = True) -> Checked:
@@ -53,6 +57,7 @@ def check(path: Path | str = ".", *, lookup: Lookup | None = None, cache: bool =
     from .building import build
     from .document import read
     from .looking import Look
+    from .proofs import across
     from .resolve import resolve
     from .variables import environment
 
@@ -71,9 +76,13 @@ def check(path: Path | str = ".", *, lookup: Lookup | None = None, cache: bool =
     built = [build(one, look) for one in resolved]
     for one in built:
         problems += one.problems
-    apps = [one.app for one in built if one.is_sound]
+    problems += across(built)
+    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
+    loaded = [one.app for one in built if one.is_sound and one.app.shown not in unresolved]
+    wrong_files = {one.mark.file for one in problems if one.severity == "error"}
+    apps = [one for one in loaded if one.shown not in wrong_files]
     problems = sorted(dict.fromkeys(problems), key=lambda one: one.mark)
-    return Checked(problems, files, apps)
+    return Checked(problems, files, apps, loaded)
 
 
 def found(path: Path) -> list[Path]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Seen = tuple[int, int, int] | None
 """Kind and mode, size and time of change of a path; None when there is nothing."""
@@ -24,6 +28,14 @@ class Look:
 
     def __init__(self) -> None:
         self.looks: dict[str, Seen] = {}
+        self._known: dict[object, Any] = {}
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives; it is made the first time only."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
 
     def _seen(self, path: str | Path) -> Seen:
         text = os.fspath(path)

@@ -257,7 +257,8 @@ def _keys_at(kind: type[BaseModel], data: Any, loc: Sequence[str | int]) -> Iter
             continue
         field = current.model_fields[part]
         current = _model_in(field.annotation, field.metadata, data)
-    yield from current.model_fields if current is not None else ()
+    if current is not None:
+        yield from (field.alias or name for name, field in current.model_fields.items())
 
 
 def _model_in(annotation: Any, metadata: Sequence[Any], data: Any) -> type[BaseModel] | None:

@@ -1,21 +1,19 @@
-"""What tasks that run the user's code share: image, source, mounts, secrets, and the checks of files and modules."""
+"""What tasks that run the user's code share: image, source, mounts, secrets."""
 
 from __future__ import annotations
 
-import ast
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from ..errors import RunError, TaskFailed, near
+from ..errors import RunError, TaskFailed
 from ..run import Command, FileMount, Output, Run
 from ..schema import Text, wrong
-from .base import Flaw, Mount, Place, Task, TaskSecret
+from .base import Mount, Task, TaskSecret
 
 
 def _inside(value: str) -> str:
@@ -100,173 +98,16 @@ class Code(Task):
             claim = None if folder is not None else one.volume
             yield FileMount(one.path, source=below, read_only=one.read_only, claim_name=claim)
 
-    # -- proofs: the source is read, never imported
-
-    def code_folder(self, place: Place) -> Path | None:
-        """The folder of its code, its own or that of its image."""
-        return place.root / self.source if self.source else place.app.source_of(self)
-
-    def check_source(self, place: Place, *, needed: bool) -> Iterator[Flaw]:
-        """Whether its `source` is a folder; only a warning when nothing in it is named."""
-        if self.source is None:
-            return
-        folder = place.root / self.source
-        if folder.is_dir():
-            return
-        what = "is not a folder" if folder.exists() else "does not exist"
-        names = [path.name for path in _entries(folder.parent) if path.is_dir() and not path.name.startswith(".")]
-        close = near(folder.name, names, list_up_to=0)
-        if close and (parent := Path(self.source).parent) != Path():
-            close = close.replace("did you mean '", f"did you mean '{parent}/")
-        yield Flaw(
-            ("source",),
-            f"the source folder '{self.source}' {what}",
-            close or "make it, or correct the path",
-            "error" if needed else "warning",
-        )
-
-    def check_pip_conf(self, place: Place) -> Iterator[Flaw]:
-        """Whether `pip_conf` is a file."""
-        if self.pip_conf and not (place.root / self.pip_conf).is_file():
-            names = [path.name for path in _entries((place.root / self.pip_conf).parent) if path.is_file()]
-            close = near(Path(self.pip_conf).name, names, list_up_to=0)
-            yield Flaw(("pip_conf",), f"the file '{self.pip_conf}' does not exist", close or "correct the path")
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
-def file_of_module(folder: Path, module: str) -> Path | None:
-    """The file of a module as the code sees it: from inside of `folder`, and from beside it.
-
-    A package without `__init__.py` gives its folder.
-    """
-    for root in (folder, folder.parent):
-        path = root.joinpath(*module.split("."))
-        if root != folder and module.split(".", maxsplit=1)[0] != folder.name:
-            continue
-        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
-            if file.is_file():
-                return file
-        if path.is_dir():
-            return path
-    return None
-
-
-def module_names(folder: Path) -> list[str]:
-    """The modules that code in this folder can import from it, at most two deep."""
-    names = []
-    for path in _entries(folder):
-        if path.suffix == ".py" and path.stem != "__init__":
-            names.append(path.stem)
-        elif path.is_dir() and path.name.isidentifier() and path.name != "__pycache__":
-            inner = [
-                f"{path.name}.{one.stem}" for one in _entries(path) if one.suffix == ".py" and one.stem != "__init__"
-            ]
-            names += inner if not (path / "__init__.py").is_file() else [path.name, *inner]
-    return names
-
-
-def module_flaw(folder: Path, module: str, function: str) -> tuple[str, str, str] | None:
-    """What is wrong with `module` or `function`, as (key, message, hint); None when both are found."""
-    if not all(part.isidentifier() for part in module.split(".")):
-        return "module", f"'{module}' is not a valid module name", _as_module(module)
-    file = file_of_module(folder, module)
-    if file is None:
-        hint = near(module, [*module_names(folder), *(f"{folder.name}.{one}" for one in module_names(folder))])
-        return "module", f"there is no module '{module}' in the source folder '{folder.name}'", hint
-    if file.is_dir():
-        return "function", f"module '{module}' is a folder without __init__.py; it has no function '{function}'", ""
-    found = names_of(file)
-    if isinstance(found, str):
-        return "module", f"module '{module}' cannot be read: {found}", ""
-    if found is None or "." in function:
+    def script(self) -> tuple[str, str] | None:
+        """The key that names a file of the user's code, and that file; `rainbow check` proves that it exists."""
         return None
-    if function not in found:
-        functions = [name for name, kind in found.items() if kind == "function"]
-        return "function", f"module '{module}' has no function '{function}'", near(function, functions)
-    if found[function] == "value":
-        functions = [name for name, kind in found.items() if kind == "function"]
-        return "function", f"'{function}' in module '{module}' is not a function", near(function, functions)
-    return None
-
-
-def _as_module(module: str) -> str:
-    name = module.removesuffix(".py").strip("./").replace("/", ".")
-    is_valid = bool(name) and all(part.isidentifier() for part in name.split("."))
-    return f"write it as Python imports it: {name}" if is_valid and name != module else "write it as Python imports it"
-
-
-def names_of(file: Path) -> Mapping[str, str] | str | None:
-    """The names a module defines, each a `function`, a `value` or `something`; a text when it cannot be read.
-
-    None when it may define any name: `from x import *`, a module `__getattr__`, `globals()`.
-    """
-    try:
-        found = file.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return _names_of(file, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _names_of(file: Path, changed: int, size: int) -> Mapping[str, str] | str | None:
-    try:
-        tree = ast.parse(file.read_bytes(), filename=file.name)
-    except SyntaxError as error:
-        return f"{error.msg} ({file.name}, line {error.lineno})"
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        return str(error)
-    names: dict[str, str] = {}
-    return names if _collect(tree.body, names) else None
-
-
-_PLAIN = (ast.Constant, ast.List, ast.Dict, ast.Set, ast.Tuple, ast.JoinedStr, ast.ListComp, ast.DictComp, ast.SetComp)
-
-
-def _collect(body: list[ast.stmt], names: dict[str, str]) -> bool:
-    """Add what these statements define; False when that cannot be told."""
-    for one in body:
-        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if one.name == "__getattr__":
-                return False
-            names[one.name] = "function" if not isinstance(one, ast.ClassDef) else "something"
-        elif isinstance(one, ast.Import | ast.ImportFrom):
-            if any(alias.name == "*" for alias in one.names):
-                return False
-            names.update({alias.asname or alias.name.partition(".")[0]: "something" for alias in one.names})
-        elif isinstance(one, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
-            kind = "value" if isinstance(one.value, _PLAIN) else "something"
-            for target in targets:
-                names.update({name.id: kind for name in ast.walk(target) if isinstance(name, ast.Name)})
-        elif isinstance(one, ast.Expr) and "globals" in ast.dump(one.value):
-            return False
-        else:
-            for inner in _blocks(one):
-                if not _collect(inner, names):
-                    return False
-    return True
-
-
-def _blocks(one: ast.stmt) -> Iterator[list[ast.stmt]]:
-    for key in ("body", "orelse", "finalbody"):
-        if isinstance(inner := getattr(one, key, None), list):
-            yield inner
-    for handler in getattr(one, "handlers", ()):
-        yield handler.body
-    for case in getattr(one, "cases", ()):
-        yield case.body
 
 
 _SCRIPTS = (".py", ".sh", ".bash")
 _WITH_VALUE = ("-W", "-X")
 
 
+@lru_cache(maxsize=4096)
 def script_of(cmd: str) -> str | None:
     """The file of the user's code that a shell line starts, when that is plain to see; else None."""
     try:
@@ -298,12 +139,3 @@ def script_of(cmd: str) -> str | None:
 def _plain_path(word: str) -> str | None:
     """A relative path without anything that the shell or a variable would change."""
     return None if word.startswith(("/", "~")) or any(one in word for one in "$`*?[{;&|<>") else word
-
-
-def files_below(folder: Path, suffix: str) -> list[str]:
-    """The files with this ending in a folder and in the folders in it, as paths from it."""
-    found = [path.name for path in _entries(folder) if path.suffix == suffix]
-    for inner in _entries(folder):
-        if inner.is_dir() and not inner.name.startswith((".", "__")):
-            found += [f"{inner.name}/{path.name}" for path in _entries(inner) if path.suffix == suffix]
-    return found

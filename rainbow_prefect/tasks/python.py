@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..errors import near
 from ..run import Command, Run
 from ..schema import wrong
-from ._code import Code, files_below, module_flaw, script_of
+from ._code import Code, script_of
 from .base import Flaw, Place
 
 
@@ -46,22 +44,12 @@ class Python(Code):
             return ["bash", "-c", self.cmd]
         return ["python", "-c", f"from {self.module} import {self.function}"] if self.module else None
 
-    def check(self, place: Place) -> Iterator[Flaw]:
-        """Whether there is one thing to run, and whether its file, module and function exist."""
-        odd = list(self._check_keys())
-        yield from odd
-        yield from self.check_pip_conf(place)
+    def script(self) -> tuple[str, str] | None:
         script = script_of(self.cmd) if self.cmd else None
-        folder = self.code_folder(place)
-        yield from self.check_source(place, needed=script is not None or self.module is not None)
-        if odd or (folder is not None and not folder.is_dir()):
-            return
-        if self.module is not None and self.function is not None:
-            yield from self._check_function(folder)
-        elif script is not None:
-            yield from self._check_script(script, folder)
+        return None if script is None else ("cmd", script)
 
-    def _check_keys(self) -> Iterator[Flaw]:
+    def check(self, place: Place) -> Iterator[Flaw]:
+        """Whether there is one thing to run."""
         if self.cmd is not None:
             for key in ("module", "function"):
                 if getattr(self, key) is not None:
@@ -80,33 +68,4 @@ class Python(Code):
                 "'output_path' and 'function' exclude each other",
                 "remove it: what the function returns is the output",
                 on_key=True,
-            )
-
-    def _check_function(self, folder: Path | None) -> Iterator[Flaw]:
-        assert self.module is not None and self.function is not None
-        if folder is None:
-            what = f"nor its image '{self.image}' has" if self.image else "has"
-            neither = "neither the task " if self.image else "the task "
-            yield Flaw(
-                ("module",),
-                f"{neither}{what} a source folder with module '{self.module}'"
-                if self.image
-                else f"{neither}has no source",
-                "add source: FOLDER",
-            )
-            return
-        found = module_flaw(folder, self.module, self.function)
-        if found is not None:
-            key, message, hint = found
-            yield Flaw((key,), message, hint)
-
-    def _check_script(self, script: str, folder: Path | None) -> Iterator[Flaw]:
-        """A file that does not exist now may be made by the image: a warning."""
-        if folder is None:
-            yield Flaw(("cmd",), f"'{script}' has no source folder to be in", "add source: FOLDER", severity="warning")
-        elif not (folder / script).exists():
-            names = files_below(folder, Path(script).suffix)
-            hint = near(script.removeprefix("./"), names)
-            yield Flaw(
-                ("cmd",), f"'{script}' does not exist in the source folder '{folder.name}'", hint, severity="warning"
             )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ..errors import near
 from ..run import Command, Run
 from ..schema import Text
-from ._code import Code, files_below
-from .base import Flaw, Place
+from ._code import Code
 
 
 class Spark(Code):
@@ -54,20 +51,9 @@ class Spark(Code):
             ]
         return [_word(value) for value in self.application_arguments]
 
-    def check(self, place: Place) -> Iterator[Flaw]:
-        """Whether a relative application file is in the source folder."""
-        yield from self.check_pip_conf(place)
-        yield from self.check_source(place, needed=self._is_local())
-        folder = self.code_folder(place)
-        if folder is None or not folder.is_dir() or not self._is_local():
-            return
-        if not (folder / self.application_source).exists():
-            names = files_below(folder, Path(self.application_source).suffix)
-            message = f"'{self.application_source}' does not exist in the source folder '{folder.name}'"
-            yield Flaw(("application_source",), message, near(self.application_source, names), severity="warning")
-
-    def _is_local(self) -> bool:
-        return ":" not in self.application_source and not self.application_source.startswith("/")
+    def script(self) -> tuple[str, str] | None:
+        is_local = ":" not in self.application_source and not self.application_source.startswith("/")
+        return ("application_source", self.application_source) if is_local else None
 
 
 def _flat(conf: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
