@@ -52,7 +52,7 @@ def _number(value: Any) -> Any:
 def _positive(value: float) -> float:
     if value > 0 and value < float("inf"):
         return value
-    raise wrong(f"must be more than 0, got {_shown(value)}", hint="leave the key out for no limit")
+    raise wrong(f"must be more than 0, got {value:g}", hint="leave the key out for no limit")
 
 
 def _env_value(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -126,7 +127,7 @@ def command(name: Path, as_json: bool) -> None:
     folder = name.expanduser()
     files = {file: text for file, text in _files(folder).items() if not (file in _KEPT and (folder / file).exists())}
     _write(folder, files)
-    steps = [*([] if name == Path() else [f"cd {folder}"]), "rainbow check", "rainbow run", "pytest"]
+    steps = [*([] if name == Path() else [f"cd {shlex.quote(str(folder))}"]), "rainbow check", "rainbow run", "pytest"]
     if as_json:
         print_json({"folder": folder, "files": list(files), "next": steps})
         return
@@ -163,7 +164,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     if there:
         where = "here" if folder == Path() else f"in {folder}"
         verb = "exists" if len(there) == 1 else "exist"
-        raise CallError(f"{' and '.join(there)} {verb} {where}, nothing was written; choose another NAME")
+        raise CallError(f"{_listed(there)} {verb} {where}, nothing was written; choose another NAME")
     try:
         for file, text in files.items():
             path = folder / file
@@ -172,3 +173,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
                 new.write(text)
     except OSError as error:
         raise CallError(f"cannot write {error.filename or folder}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

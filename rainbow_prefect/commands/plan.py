@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import plan
-from ..secrets import redact
+from ..secrets import redact, secret_values, sensitive
 from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
 
 if TYPE_CHECKING:
@@ -27,16 +28,24 @@ if TYPE_CHECKING:
 def command(path: Path, pipeline: str | None, executor: str | None, mermaid: bool, as_json: bool) -> None:
     """Draw the tasks of a pipeline in the order in which they run."""
     planned = plan.plan(load_pipeline(path, pipeline), executor=executor)
+    secrets = list(_secrets(planned))
     if as_json:
-        print_json(redact(planned.as_dict()))
+        print_json(redact(planned.as_dict(), secrets))
     else:
-        click.echo(_writable("\n".join(_mermaid(planned) if mermaid else _drawing(planned))))
+        lines = _mermaid(planned) if mermaid else _drawing(planned, secrets)
+        click.echo(_writable("\n".join(lines)))
+
+
+def _secrets(planned: Plan) -> Iterator[str]:
+    """What a command may hold that nobody should read: values of the file and of the environment named like secrets."""
+    yield from secret_values(planned.app.data)
+    yield from (value for name, value in os.environ.items() if sensitive(name))
 
 
 # -- text
 
 
-def _drawing(planned: Plan) -> Iterator[str]:
+def _drawing(planned: Plan, secrets: Sequence[str] = ()) -> Iterator[str]:
     """One line per task: its place in the graph, its slices, its executor, what it runs and needs.
 
     Tasks below each other run one after the other; where several start from one, each has a branch.
@@ -47,7 +56,7 @@ def _drawing(planned: Plan) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
     for cells, (_, step) in zip(columns, rows, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True) if width)
-        yield f"{line}  {'; '.join(_facts(step))}".rstrip()
+        yield f"{line}  {'; '.join(_facts(step, secrets))}".rstrip()
 
 
 def _tree(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
@@ -78,10 +87,11 @@ def _slices(step: Step) -> str:
     return f"x {step.partitions}" if step.task.is_split else ""
 
 
-def _facts(step: Step) -> Iterator[str]:
+def _facts(step: Step, secrets: Sequence[str]) -> Iterator[str]:
     """What else is worth a word: command, needs, condition, retries, time limit."""
     if command := step.task.command_line():
-        yield _shortened(command[-1] if command[:2] == ["sh", "-c"] else shlex.join(command))
+        is_shell = len(command) == 3 and command[0].endswith("sh") and command[1] == "-c"
+        yield _shortened(redact(command[2] if is_shell else shlex.join(command), secrets))
     if len(step.needs) > 1:
         yield f"needs {', '.join(step.needs)}"
     if step.when != "on_success":
@@ -93,7 +103,7 @@ def _facts(step: Step) -> Iterator[str]:
 
 
 def _shortened(text: str, width: int = 60) -> str:
-    line = " ".join(redact(text).split())
+    line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 3]}..."
 
 

@@ -197,8 +197,12 @@ def _cpu_seconds(*words: str) -> float:
     return min(costs[1:])
 
 
-def test_help_is_fast() -> None:
-    assert _cpu_seconds("--help") <= 0.35
+@pytest.mark.parametrize("words", [["--help"], ["check", "{project}"]])
+def test_light_commands_cost_little(words: list[str], project: Project) -> None:
+    """The bar is 0.35 CPU s on a quiet machine, as `make bench` measures; here others run at the same time."""
+    folder = project({"rainbow.yml": "name: small\npipelines:\n  - pipeline: p\n    tasks:\n      - {task: a, type: python, cmd: echo}\n"})  # fmt: skip
+
+    assert _cpu_seconds(*(word.format(project=folder) for word in words)) <= 0.7
 
 
 def test_output_survives_a_terminal_without_unicode(rainbow: Rainbow, project: Project) -> None:
