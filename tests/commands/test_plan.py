@@ -11,7 +11,7 @@ TEXT = """
     pipelines:
       - pipeline: line
         tasks:
-          - {task: a, type: python, cmd: "python -u a.py --token=x"}
+          - {task: a, type: python, cmd: "tool -u --token=x"}
           - {task: b, type: python, cmd: echo b, input: "task:a", split_input: true, executors: 4, executor: here}
           - {task: c, type: python, cmd: echo c, retries: 2, timeout_minutes: 1.5}
       - pipeline: graph
@@ -32,7 +32,7 @@ def test_line_is_drawn_below_each_other(rainbow: Rainbow, project: Project) -> N
 
     assert shown == (
         "line  (3 tasks)\n"
-        "● a       process  python -u a.py --token=x\n"
+        "● a       process  tool -u --token=x\n"
         "● b  x 4  here     echo b\n"
         "● c       process  echo c; 2 retries; at most 1.5 min\n"
     )
