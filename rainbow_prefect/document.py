@@ -30,6 +30,7 @@ from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
 from .errors import CallError, Mark, Problem
+from .syntax import explained
 
 NAMES = frozenset({"rainbow.yml", "rainbow.yaml", "liminal.yml", "liminal.yaml"})
 """The files that a search finds."""
@@ -340,7 +341,7 @@ class _Builder:
         except _Stop:
             return None
         except yaml.YAMLError as error:
-            self.problems = [*self.problems, _syntax(error, self.text, self.shown)]
+            self.problems = [*self.problems, explained(error, self.text, shown=self.shown)]
             return None
 
     def problem(self, mark: Any, message: str, hint: str = "") -> None:
@@ -544,49 +545,3 @@ class _Builder:
             for key, one in part.items():
                 if key not in result:
                     result.put(key, one, part.marks[key])
-
-
-# -- syntax errors in plain words
-
-_START_MATTERS = (
-    "while parsing a flow",
-    "while scanning a quoted scalar",
-    "while scanning a simple key",
-    "while scanning a double-quoted",
-    "while scanning a single-quoted",
-)
-_HINTS = (
-    ("mapping values are not allowed", "indent it as its neighbours, or quote a text that contains ': '"),
-    ("tab", "indent with spaces, not tabs"),
-    ("did not find expected alphabetic or numeric character", "quote a text that starts with '*' or '&'"),
-    ("could not find expected ':'", "write `key: value`, with a colon and a space"),
-    ("did not find expected ',' or '}'", "close the brace, or put a comma between the keys"),
-    ("did not find expected ',' or ']'", "close the bracket, or put a comma between the items"),
-    ("did not find expected key", "indent it as its neighbours"),
-    ("did not find expected '-' indicator", "start it with '- ' as its neighbours"),
-    ("block sequence entries are not allowed", "put the list on the next line"),
-    ("unexpected end of stream", "close the quote"),
-    ("unknown escape character", r"double the backslash, or use single quotes"),
-    ("undefined tag handle", "quote a text that starts with '!'"),
-    ("cannot start any token", "quote it"),
-)
-
-
-def _syntax(error: yaml.YAMLError, text: str, shown: str) -> Problem:
-    """What a YAML syntax error means, where it starts."""
-    message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).strip()
-    context = getattr(error, "context", None) or ""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    start = getattr(error, "context_mark", None)
-    if start is not None and context.startswith(_START_MATTERS):
-        mark = start
-    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-    lines = text.splitlines()
-    written = lines[line] if line < len(lines) else ""
-    hint = next((hint for part, hint in _HINTS if part in message), "")
-    if "\t" in written[: column + 1].strip(" ")[:1] or "'\\t'" in message:
-        hint = "indent with spaces, not tabs"
-    elif re.search(r"(?:[:\[,-]\s+|^\s*)\{\{", written):
-        hint = "quote a value that starts with a placeholder: '{{name}}'"
-    said = f"{context}, {message}" if context else message
-    return Problem(Mark(shown, line + 1, column + 1), "", f"not valid YAML: {said}", hint)
