@@ -38,15 +38,15 @@ _NO_VALUE_WORDS = re.compile(
     r"expires|expiration|seconds|minutes|arn|policy|column|field|header|host|port|scope|sock|store"
 )
 _NO_SECRET = frozenset(("", "true", "false", "null", "none", "yes", "no", "on", "off", "~"))
-_NO_QUOTE = r"[^\s\"'<>`]"
+# Each begins only where a word begins: else a line of a million letters would take hours.
 _URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#:@\"'<>]*)"
-    r"(?::(?P<password>[^\s/?#\"'<>]+(?=@)|(?!\d{1,5}(?:[/?#,\s]|$))" + _NO_QUOTE + r"+(?=@))@|(?P<lone>@))"
+    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<user>[^\s/?#:@\"'<>]{0,500})"
+    r"(?::(?P<password>[^\s/?#\"'<>]{1,500}(?=@)|(?!\d{1,5}(?:[/?#,\s]|$))[^\s\"'<>`]{1,500}(?=@))@|(?P<lone>@))"
 )
 _ASSIGNED = re.compile(
-    r"(?P<name>\b(?:[A-Za-z0-9]+[_.-])*?(?:password|passwd|pwd|pass|secret|token|api[_-]?key|access[_-]?key|accountkey|"
-    r"sharedaccesskey|secret[_-]?key|private[_-]?key|sig|signature|credential|access[_-]?token)"
-    r"\s*=\s*)(?P<quote>['\"]?)(?P<value>[^\s&;,'\"#]+)",
+    r"(?P<name>(?<![\w.-])(?:[\w.-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|"
+    r"private[_-]?key)|(?:[\w.-]*[_.-])?(?:pwd|pass|sig|signature|credential))\s*=\s*)"
+    r"(?P<quote>['\"]?)(?P<value>[^\s&;,'\"#]+)",
     re.IGNORECASE,
 )
 _LINE_OF_FILE = re.compile(r"\s*(?:export\s+)?[\"']?(?P<name>[A-Za-z0-9_.-]+)[\"']?\s*[=:]\s*(?P<value>\S.*?)\s*,?\s*$")
