@@ -43,7 +43,7 @@ def main() -> int:
 def find(module_name: str, name: str) -> Callable[..., Any]:
     """The function; the reason is told when there is none."""
     try:
-        module = importlib.import_module(module_name)
+        module = load(module_name)
     except Exception as error:
         print_user_traceback(error)
         advice = ""
@@ -58,6 +58,17 @@ def find(module_name: str, name: str) -> Callable[..., Any]:
         sys.exit(fail(f"module '{module_name}' {what} '{name}'"))
     found: Callable[..., Any] = function
     return found
+
+
+def load(name: str) -> Any:
+    """The module; `source.module` is also found when `source` has no __init__.py and the name of a known module."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        first, _, rest = name.partition(".")
+        if not rest or first != os.path.basename(os.getcwd()) or error.name not in (first, name):
+            raise
+        return importlib.import_module(rest)
 
 
 def call(function: Callable[..., Any], name: str) -> Any:

@@ -54,10 +54,11 @@ def read(path: Path, *, shown: str, inside: Path | None, keep_as: Path) -> Any:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise TaskFailed(f"{shown} cannot be read: {error.strerror}") from error
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(file)
+        raise TaskFailed(f"{shown} is {_kind(found.st_mode)}, not a file; write JSON into a file")
     with os.fdopen(file, "rb") as data:
-        found = os.fstat(data.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise TaskFailed(f"{shown} is {_kind(found.st_mode)}, not a file; write JSON into a file")
         if found.st_size > MAX_OUTPUT_BYTES:
             raise TaskFailed(
                 f"{shown} has {_size(found.st_size)}; an output may have {_size(MAX_OUTPUT_BYTES)}: "
