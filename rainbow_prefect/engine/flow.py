@@ -1,0 +1,549 @@
+"""A plan as a real Prefect flow, and running it: the only module of the engine that makes flows and states."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import Flow
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRunResult
+from prefect.context import FlowRunContext, SyncClientContext, TaskRunContext
+from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectHTTPStatusError, TerminationSignal
+from prefect.flow_engine import run_flow
+from prefect.states import Cancelled as CancelledState
+from prefect.states import Completed, Failed, Pending
+from prefect.tasks import Task as PrefectTask
+from prefect.utilities.urls import url_for
+
+from ..errors import CallError, RainbowError, RunError
+from ..executors.base import BlockReference, Executor
+from ..observers.base import Observer
+from ..observers.metrics import observers_of
+from ..plan import Plan
+from ..plan import plan as plan_of
+from ..run import Report
+from ..secrets import STARS, Secrets, sensitive
+from .events import Events
+from .logs import Logs
+from .loop import Loop
+from .slices import Slice, StepRun, World
+from .storage import Kept, Storage, holding, scratch_folder, was_here
+from .threads import MAX_AT_ONCE, Runner
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+
+Loader = Callable[[str], Plan]
+"""Gives the plan of the pipeline of this name."""
+
+
+@dataclass
+class _Job:
+    """One execution of a flow: what its body is given beside the flow's parameters, and what it leaves."""
+
+    observers: Sequence[Observer] = ()
+    bound: Plan | None = None
+    in_process: bool = False
+    report: Report | None = None
+    loop: Loop | None = None
+    errors: list[BaseException] = field(default_factory=list)
+
+
+def build_flow(plan: Plan) -> Flow[..., Any]:
+    """A Prefect flow of its own: it can be run, deployed, and started by a worker.
+
+    Its name is the pipeline's, its parameters are those of the pipeline with their types; task runs are named as the
+    tasks, slices as `add[0]`, `add[1]`. It ends as Completed, Failed, TimedOut or Cancelled.
+    """
+    return _build(plan, _Job)
+
+
+def _build(plan: Plan, job: Callable[[], _Job]) -> Flow[..., Any]:
+    pipeline = plan.pipeline
+
+    def body(**parameters: Any) -> State[Any]:
+        return _Body(plan, parameters, job()).run()
+
+    body.__name__ = body.__qualname__ = pipeline.pipeline
+    body.__doc__ = pipeline.description or f"Pipeline '{pipeline.pipeline}' of {plan.app.shown}."
+    setattr(body, "__signature__", _signature(plan))  # noqa: B010
+    return Flow(
+        body,
+        name=pipeline.pipeline,
+        description=pipeline.description or None,
+        version=plan.app.document.digest[:12],
+        retries=0,
+        retry_delay_seconds=0,
+        task_runner=cast(Any, Runner(max_workers=MAX_AT_ONCE)),
+        persist_result=False,
+        log_prints=False,
+    )
+
+
+def _signature(plan: Plan) -> inspect.Signature:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                one.name,
+                kind,
+                default=inspect.Parameter.empty if one.is_required else one.default,
+                annotation=one.python_type,
+            )
+            for one in plan.pipeline.parameters
+        ]
+    )
+
+
+# -- one execution, inside the flow
+
+
+class _Body:
+    """What a flow does while it runs."""
+
+    def __init__(self, plan: Plan, parameters: Mapping[str, Any], job: _Job) -> None:
+        context = FlowRunContext.get()
+        assert context is not None and context.flow_run is not None, "a pipeline's flow is run by Prefect"
+        self.plan = plan
+        self.parameters = dict(parameters)
+        self.job = job
+        self.context = context
+        self.flow_run: FlowRun = context.flow_run
+        self.run_id = str(self.flow_run.id)
+        self.tasks: dict[str, PrefectTask[..., Any]] = {}
+        self.ended = threading.Event()
+        self.began = time.monotonic()
+
+    def run(self) -> State[Any]:
+        try:
+            with ExitStack() as stack:
+                if not self.job.in_process:
+                    stack.enter_context(holding(self.run_id))
+                scratch = stack.enter_context(scratch_folder())
+                return self._run(scratch)
+        except RainbowError as error:
+            if self.job.in_process:
+                raise
+            return Failed(message=str(error))
+
+    def _run(self, scratch: Path) -> State[Any]:
+        plan = self.job.bound or bind(self.plan, self.parameters)
+        secrets = _secrets(plan, self.parameters)
+        events = Events([*observers_of(plan.app, plan.pipeline), *self.job.observers])
+        minutes = plan.pipeline.timeout_minutes
+        world = World(
+            plan=plan,
+            parameters=self.parameters,
+            run_id=self.run_id,
+            link=url_for(self.flow_run) or "",
+            secrets=secrets,
+            events=events,
+            logs=Logs(),
+            storage=Storage(self.context.result_store, self.run_id, scratch),
+            executors={step.name: _resolved(step.executor) for step in plan.steps},
+            env=secrets.render({**plan.app.env_vars, **plan.pipeline.env_vars}),
+            deadline=None if minutes is None else self.began + 60 * minutes,
+            is_continued=self.flow_run.run_count > 1,
+        )
+        loop = Loop(world, self._submit, self._find)
+        self.job.loop = loop
+        world.send("run_started")
+        try:
+            self._watched(loop)
+        finally:
+            self.ended.set()
+            self._clean(world)
+            world.logs.close()
+        return self._end(loop)
+
+    def _watched(self, loop: Loop) -> None:
+        watcher = threading.Thread(target=self._watch, args=(loop,), name="watch", daemon=True)
+        watcher.start()
+        try:
+            loop.run()
+        except (KeyboardInterrupt, TerminationSignal) as error:
+            word = "interrupted" if isinstance(error, KeyboardInterrupt) else "ended by SIGTERM"
+            loop.halt("cancelled", word)
+            if not self.job.in_process:
+                self._end(loop)
+                raise
+        except BaseException:
+            loop.halt("cancelled", "the run broke")
+            raise
+
+    def _watch(self, loop: Loop) -> None:
+        """Look about each second whether somebody cancelled the run."""
+        pause = _POLL_SECONDS
+        while not self.ended.wait(pause):
+            asked = time.monotonic()
+            try:
+                state = self.context.client.read_flow_run(self.flow_run.id).state  # type: ignore[union-attr]
+            except Exception as error:  # a server that is busy or away: ask again
+                logger.debug("could not read the state of the run: %s", error)
+                pause = 2 * _POLL_SECONDS
+                continue
+            if state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
+                loop.stop("cancelled", "the run was cancelled")
+                return
+            pause = max(_POLL_SECONDS, 4 * (time.monotonic() - asked))
+
+    def _clean(self, world: World) -> None:
+        for executor in {id(one): one for one in world.executors.values()}.values():
+            try:
+                executor.clean(self.run_id)
+            except Exception:
+                logger.warning("executor '%s' could not clean up", executor.type, exc_info=True)
+
+    # -- slices
+
+    def _submit(self, run: StepRun, one: Slice, before: Sequence[str]) -> Callable[[], str | None]:
+        loop = self.job.loop
+        assert loop is not None
+        future = self.context.task_runner.submit(
+            self._task(run),
+            {"index": one.index},
+            dependencies={"index": {TaskRunResult(id=UUID(task_run)) for task_run in before}},
+        )
+        one.id = str(future.task_run_id)
+        future.add_done_callback(lambda _: loop.over(run, one))
+        return lambda: _went_wrong(future)
+
+    def _find(self, run: StepRun, key: str) -> Kept | None:
+        if not run.world.is_continued:
+            return None
+        return run.world.storage.find(self._task(run), key)
+
+    def _task(self, run: StepRun) -> PrefectTask[..., Any]:
+        if run.name not in self.tasks:
+            self.tasks[run.name] = _task(run)
+        return self.tasks[run.name]
+
+    # -- the end
+
+    def _end(self, loop: Loop) -> State[Any]:
+        world = loop.world
+        state, message = _verdict(loop)
+        seconds = time.monotonic() - self.began
+        world.send("run_finished", state=state, message=message, seconds=seconds)
+        world.events.close()
+        self._tell_abandoned(world)
+        self.job.report = Report(
+            world.plan.pipeline.pipeline,
+            self.run_id,
+            state,
+            message,
+            seconds,
+            world.link,
+            [run.report() for run in loop.reports()],
+            world.events.metrics(),
+            world.events.warnings(),
+        )
+        match state:
+            case "completed":
+                return Completed(message=message)
+            case "timed_out":
+                return Failed(name="TimedOut", message=message)
+            case "cancelled":
+                return CancelledState(message=message)
+            case _:
+                return Failed(message=message)
+
+    def _tell_abandoned(self, world: World) -> None:
+        for one in world.abandoned:
+            name = "TimedOut" if one.report.state == "timed_out" else None
+            with suppress(Exception):
+                self.context.client.set_task_run_state(
+                    UUID(one.id), Failed(name=name, message=one.report.message), force=True
+                )
+
+
+def _verdict(loop: Loop) -> tuple[str, str]:
+    world = loop.world
+    if world.stopped is not None:
+        return world.stopped, world.message
+    failed = loop.failed()
+    if failed:
+        told = "; ".join(f"task '{run.name}' failed: {run.message}" for run in failed)
+        return "failed", told[:20_000]
+    return "completed", ""
+
+
+def _task(run: StepRun) -> PrefectTask[..., Any]:
+    """The Prefect task of a step: each run of it is one slice."""
+    step = run.step
+    is_split = step.task.is_split and not run.broken
+
+    def named(parameters: Mapping[str, Any]) -> str:
+        return f"{step.name}[{parameters['index']}]" if is_split else step.name
+
+    def work(index: int) -> Any:
+        context = TaskRunContext.get()
+        assert context is not None
+        one = run.slices[index]
+        report = one.report
+        packed = run.work(one, task_run_id=str(context.task_run.id), task_run_name=context.task_run.name)
+        if packed is not None:
+            return packed
+        if report.state == "cancelled":
+            return CancelledState(message=report.message)
+        return Failed(name="TimedOut" if report.state == "timed_out" else None, message=report.message)
+
+    def may_retry(task: Any, task_run: Any, state: Any) -> bool:
+        return run.world.stopped is None and not run.broken
+
+    task: PrefectTask[..., Any] = PrefectTask(
+        work,
+        name=step.name,
+        description=step.task.description or None,
+        tags=[f"{key}:{value}" for key, value in step.task.labels.items()],
+        task_run_name=cast(Any, named),
+        retries=step.retries,
+        retry_delay_seconds=0,
+        retry_condition_fn=may_retry,
+        persist_result=True,
+        result_serializer="json",
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: run.slices[parameters["index"]].key),
+        refresh_cache=True,
+        cache_result_in_memory=False,
+        log_prints=False,
+    )
+    task.task_key = f"{run.world.plan.pipeline.pipeline}.{step.name}"
+    return task
+
+
+def _went_wrong(future: Any) -> str | None:
+    """What Prefect itself could not do with a task run, None when all is well."""
+    error = future.wrapped_future.exception() if future.wrapped_future.done() else None
+    if error is not None:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _resolved(executor: Executor) -> Executor:
+    if not isinstance(executor, BlockReference):
+        return executor
+    from prefect.blocks.core import Block
+
+    block: Any = Block.load(executor.block)
+    if isinstance(block, Executor):
+        return block
+    raise CallError(f"the block '{executor.block}' is a {type(block).__name__}, not an executor")
+
+
+# -- before a run
+
+
+def bind(plan: Plan, parameters: Mapping[str, Any]) -> Plan:
+    """The plan with these run parameters in place of their placeholders.
+
+    Raises:
+        CallError: a parameter is unknown, missing or of another type.
+        ConfigError: with these parameters the pipeline is wrong.
+    """
+    return plan_of(plan.pipeline.bind(parameters, lookup=_lookup), executor=plan.executor)
+
+
+def _lookup(name: str) -> Any:
+    """A Prefect Variable, else an environment variable."""
+    from prefect.variables import Variable
+
+    try:
+        found = Variable.get(name, _sync=True)  # type: ignore[call-overload]
+    except (httpx.HTTPError, PrefectHTTPStatusError, ValueError):
+        found = None
+    return os.environ.get(name) if found is None else found
+
+
+def _secrets(plan: Plan, parameters: Mapping[str, Any]) -> Secrets:
+    from ..blocks import secret
+
+    secrets = Secrets(plan.app.secrets, plan.app.root, secret)
+    secrets.learn_from(plan.app.data)
+    secrets.learn_from(dict(parameters))
+    return secrets
+
+
+def _stored(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as Prefect may keep them: none that is a secret."""
+    return {name: _stored_value(name, value) for name, value in parameters.items()}
+
+
+def _stored_value(name: str, value: Any) -> Any:
+    if sensitive(name):
+        return STARS
+    return value.isoformat() if isinstance(value, date | datetime) else value
+
+
+def run(
+    plan: Plan,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    on_started: Callable[[str, str], None] | None = None,
+) -> Report:
+    """Run a pipeline now, in this process, as a Prefect run, and wait until it ends; a failure is in the report.
+
+    `on_started` is called with the flow-run id and its address in the UI ('' without one) before the first task.
+
+    Raises:
+        CallError, ConfigError: nothing was started.
+        RunError: Prefect cannot be reached.
+    """
+    bound = bind(plan, parameters or {})
+    values = bound_values(plan, parameters or {})
+    job = _Job(observers, bound, in_process=True)
+    flow = _build(bound, lambda: job)
+    with _client() as client:
+        flow_run = client.create_flow_run(
+            flow, parameters=_stored(values), tags=_tags(bound), state=Pending(message="started by rainbow run")
+        )
+        return _execute(flow, flow_run, values, job, on_started)
+
+
+def retry(
+    plan: Plan | Loader,
+    flow_run_id: str | UUID,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    on_started: Callable[[str, str], None] | None = None,
+) -> Report:
+    """Run again what did not complete in a flow run, and what depends on it, in this process.
+
+    `plan` is the plan of its pipeline, or a function that gives it by name. `parameters` win over those of the run;
+    secret ones, which Prefect does not know, must be given again.
+
+    Raises:
+        CallError: there is no such run, it has completed, it is under way, or it is of another pipeline.
+        RunError: Prefect cannot be reached.
+    """
+    with _client() as client:
+        flow_run = _read(client, flow_run_id)
+        name = client.read_flow(flow_run.flow_id).name
+        found = plan if isinstance(plan, Plan) else plan(name)
+        if found.pipeline.pipeline != name:
+            raise CallError(f"run {flow_run.id} is of pipeline '{name}', not of '{found.pipeline.pipeline}'")
+        given = _given(found, flow_run, parameters or {})
+        bound = bind(found, given)
+        values = bound_values(found, given)
+        job = _Job(observers, bound, in_process=True)
+        flow = _build(bound, lambda: job)
+        with holding(str(flow_run.id)):
+            _check_over(client, flow_run)
+            client.set_flow_run_state(flow_run.id, Pending(message="started again by rainbow retry"), force=True)
+            flow_run = client.read_flow_run(flow_run.id)
+            # a run that was killed before it began has no earlier results, but looking for them does no harm
+            flow_run.run_count = max(flow_run.run_count, 1)
+            return _execute(flow, flow_run, values, job, on_started, held=True)
+
+
+def _read(client: SyncPrefectClient, flow_run_id: str | UUID) -> FlowRun:
+    try:
+        return client.read_flow_run(UUID(str(flow_run_id)))
+    except (ObjectNotFound, ValueError):
+        raise CallError(f"there is no run '{flow_run_id}'; `rainbow runs` lists them") from None
+
+
+def _check_over(client: SyncPrefectClient, flow_run: FlowRun) -> None:
+    state = flow_run.state
+    if state is None:
+        return
+    if state.is_completed():
+        raise CallError(f"run {flow_run.id} has completed; there is nothing to retry")
+    if state.is_running() and not was_here(str(flow_run.id)):
+        raise CallError(
+            f"run {flow_run.id} is under way on another machine; wait for it, or stop it: rainbow cancel {flow_run.id}"
+        )
+
+
+def _given(plan: Plan, flow_run: FlowRun, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    known = {one.name for one in plan.pipeline.parameters}
+    given = {name: value for name, value in flow_run.parameters.items() if name in known} | dict(parameters)
+    hidden = [name for name, value in given.items() if value == STARS and sensitive(name)]
+    if hidden:
+        names = " ".join(f"--param {name}=..." for name in hidden)
+        raise CallError(f"Prefect does not know secret parameters; give them again: {names}")
+    return given
+
+
+def bound_values(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a run, each as its type."""
+    return plan.pipeline.values(parameters)
+
+
+def _tags(plan: Plan) -> list[str]:
+    app, pipeline = plan.app, plan.pipeline
+    labels = {**app.labels, **pipeline.labels}
+    owner = pipeline.owner or app.owner
+    return list(
+        dict.fromkeys(
+            [
+                *app.tags,
+                *pipeline.tags,
+                *(f"{key}:{value}" for key, value in labels.items()),
+                *([f"owner:{owner}"] if owner else []),
+                f"app:{app.name}",
+            ]
+        )
+    )
+
+
+class _client:
+    """Prefect's client for all that a run asks; errors of the connection are told as `RunError`."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SyncPrefectClient:
+        try:
+            return self._stack.enter_context(SyncClientContext.get_or_create()).client
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise RunError(f"the Prefect API cannot be reached: {error}") from error
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._stack.__exit__(kind, error, trace)
+        if isinstance(error, httpx.TransportError):
+            with get_client(sync_client=True) as client:
+                url = client.api_url
+            raise RunError(f"the Prefect API at {url} cannot be reached: {error}") from error
+
+
+def _execute(
+    flow: Flow[..., Any],
+    flow_run: FlowRun,
+    values: Mapping[str, Any],
+    job: _Job,
+    on_started: Callable[[str, str], None] | None,
+    *,
+    held: bool = False,
+) -> Report:
+    with ExitStack() as stack:
+        if not held:
+            stack.enter_context(holding(str(flow_run.id)))
+        if on_started is not None:
+            on_started(str(flow_run.id), url_for(flow_run) or "")
+        try:
+            run_flow(flow, flow_run=flow_run, parameters=dict(values), return_type="state")
+        except (Abort, Pause) as error:
+            if job.report is None:
+                raise RunError(f"Prefect did not let the run start: {error}") from error
+        except httpx.HTTPError as error:
+            if job.report is None:
+                raise
+            job.report.warnings.append(f"Prefect was not told how the run ended: {error}")
+    assert job.report is not None, "a flow that ran left a report"
+    return job.report

@@ -1,0 +1,182 @@
+"""Where the outputs of slices are kept: Prefect's result storage, read back by whoever continues a run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.settings import get_current_settings
+from prefect.tasks import Task as PrefectTask
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+from ..errors import CallError, TaskFailed
+from ..run import LARGE_OUTPUT_BYTES, Large
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A slice that completed: its output, and how it went. `id` is the task run that made it."""
+
+    id: str
+    output: Any
+    attempts: int = 1
+    seconds: float = 0.0
+
+
+class Storage:
+    """The results of one flow run in Prefect's result storage, and a scratch folder for as long as it runs."""
+
+    def __init__(self, store: ResultStore, run_id: str, scratch: Path) -> None:
+        self._store = store
+        self.run_id = run_id
+        self.scratch = scratch
+        files = store.result_storage
+        self._base = Path(files.basepath or ".").expanduser() if isinstance(files, LocalFileSystem) else None
+
+    def key(self, task: str, index: int, lineage: str) -> str:
+        """Where the result of a slice is kept; a slice of other data or after another history is another one."""
+        return f"rainbow/{self.run_id}/{task}/{index}-{lineage}"
+
+    def find(self, task: PrefectTask[..., Any], key: str) -> Kept | None:
+        """What was kept under this key, None when nothing was or it is damaged."""
+        if self._base is not None and not (self._base / key).is_file():
+            return None
+        try:
+            store: Any = self._store.update_for_task(task, _sync=True)  # type: ignore[call-arg]
+            if not store.exists(key, _sync=True):
+                return None
+            return self._unpacked(store.read(key, _sync=True).result)
+        except Exception:  # half a file after `kill -9`, or one of another version: the slice runs again
+            return None
+
+    def pack(self, kept: Kept, key: str) -> dict[str, Any]:
+        """The JSON data that Prefect keeps as the result of a slice; a large output goes to a file beside it."""
+        packed = {"rainbow": FORMAT, "id": kept.id, "attempts": kept.attempts, "seconds": round(kept.seconds, 3)}
+        if isinstance(kept.output, Large):
+            return packed | {
+                "large": {"key": f"{key}.json", "bytes": kept.output.size_bytes, "items": kept.output.items}
+            }
+        return packed | {"output": kept.output}
+
+    def settle(self, output: Any, key: str, folder: Path) -> Any:
+        """The output of a slice as JSON data, or as `Large` in the result storage when it is that.
+
+        Raises:
+            TaskFailed: it is not JSON data.
+        """
+        if not isinstance(output, Large):
+            text = _json(output)
+            if len(text) <= LARGE_OUTPUT_BYTES and len(data := text.encode()) <= LARGE_OUTPUT_BYTES:
+                return json.loads(text) if isinstance(output, dict | list | tuple) else output
+            path = folder / "large.json"
+            path.write_bytes(text.encode() if len(text) > LARGE_OUTPUT_BYTES else data)
+            output = Large(path, path.stat().st_size, len(output) if isinstance(output, list | tuple) else None)
+        return self._moved(output, f"{key}.json")
+
+    def _moved(self, large: Large, key: str) -> Large:
+        if self._base is None:
+            _call(self._files.write_path, key, large.path.read_bytes())
+            return large
+        target = self._base / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        shutil.move(large.path, part)
+        part.replace(target)
+        return Large(target, large.size_bytes, large.items)
+
+    @property
+    def _files(self) -> Any:
+        return self._store.result_storage
+
+    def _unpacked(self, packed: Any) -> Kept | None:
+        if not isinstance(packed, dict) or packed.get("rainbow") != FORMAT:
+            return None
+        output = packed.get("output")
+        if "large" in packed:
+            output = self._large(packed["large"])
+            if output is None:
+                return None
+        return Kept(packed["id"], output, packed["attempts"], packed["seconds"])
+
+    def _large(self, large: dict[str, Any]) -> Large | None:
+        key, size = large["key"], large["bytes"]
+        if self._base is not None:
+            path = self._base / key
+        else:
+            path = self.scratch / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+            path.write_bytes(_call(self._files.read_path, key))
+        return Large(path, size, large["items"]) if path.is_file() and path.stat().st_size == size else None
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TaskFailed(f"its output is not JSON data: {error}") from None
+    except RecursionError:
+        raise TaskFailed("its output is not JSON data: it is nested too deep") from None
+
+
+def _call(method: Any, *args: Any) -> Any:
+    """Call a method of a storage block, which may be async."""
+    found = method(*args)
+    return run_coro_as_sync(found) if hasattr(found, "__await__") else found
+
+
+# -- who runs it
+
+
+def _locks() -> Path:
+    return get_current_settings().home / "rainbow" / "runs"
+
+
+@contextlib.contextmanager
+def holding(run_id: str) -> Iterator[None]:
+    """Be the one process that executes this flow run; a killed process lets go of it by itself.
+
+    Raises:
+        CallError: another process does.
+    """
+    folder = _locks()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run_id}.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CallError(
+                f"run {run_id} is under way in another process; wait for it, or stop it: rainbow cancel {run_id}"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        path.unlink(missing_ok=True)
+
+
+def was_here(run_id: str) -> bool:
+    """Whether a process of this machine was killed while it executed this flow run."""
+    return (_locks() / f"{run_id}.lock").exists()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the files of a run, removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="rainbow-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
