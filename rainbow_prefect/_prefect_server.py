@@ -31,7 +31,7 @@ def create_app() -> Any:
         finally:
             configurations.SQLITE_BEGIN_MODE.reset(token)
 
-    configurations.AioSqliteConfiguration.begin_transaction = begin_transaction  # type: ignore[method-assign,assignment]
+    configurations.AioSqliteConfiguration.begin_transaction = begin_transaction  # type: ignore[method-assign]
     return server.create_app(final=True)
 
 
@@ -50,7 +50,14 @@ def main(argv: list[str]) -> None:
 
     if len(argv) > 1:
         threading.Thread(target=_end_with, args=(int(argv[1]),), daemon=True).start()
-    uvicorn.run(create_app(), host="127.0.0.1", port=int(argv[0]), log_level="warning", timeout_keep_alive=30)
+    uvicorn.run(
+        create_app(),
+        host="127.0.0.1",
+        port=int(argv[0]),
+        log_level="warning",
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,  # an open browser page would hold it for ever
+    )
 
 
 if __name__ == "__main__":

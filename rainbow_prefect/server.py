@@ -574,7 +574,7 @@ def _kill(child: _Child) -> None:
     """End a child of this process and wait for it."""
     child.terminate()
     try:
-        child.wait(timeout=5)
+        child.wait(timeout=10)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ..errors import CallError, ConfigError, Problem, near
+from ..errors import CallError, ConfigError, Problem, RainbowError, near
 
 if TYPE_CHECKING:
     from ..app import Pipeline
@@ -29,7 +29,10 @@ def _pipeline_names(ctx: click.Context, param: click.Parameter, incomplete: str)
     """The pipelines of the files, for the shell's Tab key."""
     from .. import check
 
-    names = check.check(ctx.params.get("path") or Path()).pipeline_names
+    try:
+        names = check.check(ctx.params.get("path") or Path()).pipeline_names
+    except RainbowError:
+        return []
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 

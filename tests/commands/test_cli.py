@@ -85,6 +85,23 @@ def test_completion_offers_commands(rainbow: Rainbow) -> None:
     assert rainbow(env=words).out.split() == ["plain,schedule", "plain,schema"]
 
 
+def test_completion_offers_pipelines(rainbow: Rainbow, project: Project) -> None:
+    text = "name: a\npipelines:\n  - {pipeline: sales, tasks: []}\n  - {pipeline: stock, tasks: []}\n  - {pipeline: other, tasks: []}\n"
+    words = {"_RAINBOW_COMPLETE": "bash_complete", "COMP_WORDS": "rainbow plan --pipeline s", "COMP_CWORD": "3"}
+
+    shown = rainbow(cwd=project({"rainbow.yml": text}), env=words)
+
+    assert shown.out.split() == ["plain,sales", "plain,stock"]
+
+
+def test_completion_in_an_empty_folder_offers_nothing(rainbow: Rainbow) -> None:
+    words = {"_RAINBOW_COMPLETE": "bash_complete", "COMP_WORDS": "rainbow plan --pipeline s", "COMP_CWORD": "3"}
+
+    shown = rainbow(env=words)
+
+    assert (shown.out.strip(), shown.err) == ("", "")
+
+
 PROBLEM = Problem(Mark("rainbow.yml", 3, 5), "pipelines[0].x", "unknown key 'x'", "did you mean 'y'?", "pipeline 'p'")
 
 

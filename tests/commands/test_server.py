@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,9 @@ def record(home: Path, pid: int, born: str, port: int = 1) -> Path:
 def test_server_starts_once_answers_and_stops(rainbow: Rainbow, home: Path) -> None:
     port = free_port()
 
-    started = rainbow("server", "start", "--port", str(port), "--json", timeout=300).json
+    with ThreadPoolExecutor() as both:
+        starts = [both.submit(rainbow, "server", "start", "--port", port, "--json", timeout=300) for _ in range(2)]
+    started, at_once = sorted((one.result().json for one in starts), key=lambda shown: not shown["started"])
     again = rainbow("server", "start", "--json").json
     other_port = rainbow("server", "start", "--port", "1", "--json", code=2).json
     shown = rainbow("server", "status")
@@ -90,7 +93,7 @@ def test_server_starts_once_answers_and_stops(rainbow: Rainbow, home: Path) -> N
     stopped = rainbow("server", "stop")
 
     assert (started["state"], started["started"], started["ui_url"]) == ("running", True, f"http://127.0.0.1:{port}")
-    assert (again["pid"], again["started"]) == (started["pid"], False)
+    assert [(one["pid"], one["started"]) for one in (at_once, again)] == [(started["pid"], False)] * 2
     assert other_port == {"error": f"the server runs already, on port {port}; run `rainbow server stop` first"}
     assert f"The server is running: http://127.0.0.1:{port}\n" in shown.out
     assert uses == started["api_url"]
