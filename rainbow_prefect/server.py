@@ -540,8 +540,11 @@ def _born(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else f"{_boot()} {fields[19]}"
     except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
+        return None if Path("/proc/self/stat").exists() else _born_by_ps(pid)
+
+
+def _born_by_ps(pid: int) -> str | None:
+    """As `_born`, where there is no /proc: macOS."""
     shown = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, born = shown.stdout.strip().partition(" ")
     return born.strip() if born and not state.startswith("Z") else None

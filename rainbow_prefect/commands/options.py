@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from ..errors import CallError, ConfigError, Problem, RainbowError, near
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..app import Pipeline
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ path_argument = click.argument("path", type=click.Path(path_type=Path), default=
 
 def _pipeline_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The pipelines of the files, for the shell's Tab key."""
+    from click.shell_completion import CompletionItem
+
     from .. import check
 
     try:
