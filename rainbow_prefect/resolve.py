@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .document import Document, Keys, List, Map, mark_of, path_text
+from .document import Document, Keys, List, Map, mark_of, path_text, without_gc
 from .errors import ConfigError, Problem, near
 from .schema import kind_of
 from .variables import (
@@ -122,10 +122,11 @@ def resolve(documents: Iterable[Document], *, lookup: Lookup = environment) -> t
     problems: list[Problem] = []
     files = _Files(documents, lookup, problems)
     resolved = []
-    for one in files.apps():
-        chain = files.chain(one)
-        if chain is not None:
-            resolved.append(_resolved(one, chain, lookup, problems))
+    with without_gc():
+        for one in files.apps():
+            chain = files.chain(one)
+            if chain is not None:
+                resolved.append(_resolved(one, chain, lookup, problems))
     return resolved, _once(problems)
 
 

@@ -55,9 +55,10 @@ def environment(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """What stands between `{{` and `}}`."""
+    """What stands between `{{` and `}}`; `name` when that is a name already."""
 
     parts: tuple[str | _Hole, ...]
+    name: str | None = None
 
 
 Parts = tuple["str | _Hole", ...]
@@ -88,8 +89,8 @@ def _parse(text: str) -> Parts:
         else:
             left = len(token[0])
             while left >= 2 and len(stack) > 1:
-                hole = _Hole(tuple(part for part in stack.pop() if part))
-                stack[-1].append(hole)
+                inner = tuple(part for part in stack.pop() if part)
+                stack[-1].append(_Hole(inner, _static_name(inner)))
                 left -= 2
             stack[-1].append("}" * left)
     stack[-1].append(text[end:])
@@ -99,13 +100,18 @@ def _parse(text: str) -> Parts:
     return tuple(part for part in stack[0] if part)
 
 
+def _static_name(parts: Parts) -> str | None:
+    if len(parts) == 1 and isinstance(parts[0], str) and _NAME.match(parts[0].strip()):
+        return parts[0].strip()
+    return None
+
+
 def _names(parts: Parts) -> Iterator[str]:
     for part in parts:
         if isinstance(part, _Hole):
-            inner = part.parts
-            if len(inner) == 1 and isinstance(inner[0], str) and _NAME.match(inner[0].strip()):
-                yield inner[0].strip()
-            yield from _names(inner)
+            if part.name is not None:
+                yield part.name
+            yield from _names(part.parts)
 
 
 def placeholders(value: Any) -> set[str]:
@@ -255,6 +261,7 @@ class Scope:
         self._known: dict[tuple[int, str], Any] = {}
         self._sizes: dict[tuple[int, str], int] = {}
         self._open: list[tuple[int, str]] = []
+        self._texts: dict[str, str] = {}
 
     def inside(self, level: Level) -> Scope:
         """This scope with one more level before all others."""
@@ -287,6 +294,18 @@ class Scope:
 
     def text(self, text: str) -> Any:
         """A text with its placeholders replaced; the typed value when it is one placeholder."""
+        if self._open:  # inside a variable its own name means another
+            return self._text(text)
+        known = self._texts.get(text)
+        if known is not None:
+            return known
+        value = self._text(text)
+        # Many tasks hold the same text; mappings and lists are counted at each use.
+        if type(value) is str and len(value) < 1000:
+            self._texts[text] = value
+        return value
+
+    def _text(self, text: str) -> Any:
         parts = _parse(text)
         if len(parts) == 1 and isinstance(parts[0], _Hole):
             value = self._hole(parts[0])
@@ -398,6 +417,8 @@ class Scope:
 
     def _hole(self, hole: _Hole) -> Any:
         """The value of a hole; its text again when it holds no name."""
+        if hole.name is not None:
+            return self.value(hole.name)
         inner = self._joined(hole.parts)
         name = inner.strip()
         if not _NAME.match(name):
