@@ -6,14 +6,16 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from ..errors import RunError, TaskFailed
-from ..run import Command, FileMount, Output, Run
 from ..schema import Text, wrong
 from .base import Mount, Task, TaskSecret
+
+if TYPE_CHECKING:
+    from ..run import Command, FileMount, Output, Run
 
 
 def _inside(value: str) -> str:
@@ -78,6 +80,8 @@ class Code(Task):
         )
 
     def _secret_places(self, run: Run) -> tuple[dict[str, str], list[FileMount]]:
+        from ..run import FileMount
+
         env: dict[str, str] = {}
         files: list[FileMount] = []
         for one in self.secrets:
@@ -92,6 +96,8 @@ class Code(Task):
         return env, files
 
     def _volume_places(self, run: Run) -> Iterator[FileMount]:
+        from ..run import FileMount
+
         for one in self.mounts:
             folder = run.volumes.get(one.volume)
             below = folder / one.sub_path if folder is not None and one.sub_path else folder

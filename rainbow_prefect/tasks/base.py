@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from ..registry import tasks
-from ..run import Run
 from ..schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text
 
 if TYPE_CHECKING:
     from ..app import App, Pipeline
+    from ..run import Run
 
 InputType = Literal["static", "task", "file"]
 When = Literal["on_success", "on_failure", "always"]

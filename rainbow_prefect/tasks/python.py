@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..run import Command, Run
 from ..schema import wrong
 from ._code import Code, script_of
 from .base import Flaw, Place
+
+if TYPE_CHECKING:
+    from ..run import Command, Run
 
 
 class Python(Code):
@@ -35,6 +37,8 @@ class Python(Code):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def command(self, run: Run) -> Command:
+        from ..run import Command
+
         if self.module is not None:
             return Command(call=f"{self.module}:{self.function}")
         return Command(shell=self.cmd)

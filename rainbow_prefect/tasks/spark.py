@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ..run import Command, Run
 from ..schema import Text
 from ._code import Code
+
+if TYPE_CHECKING:
+    from ..run import Command, Run
 
 
 class Spark(Code):
@@ -29,6 +31,8 @@ class Spark(Code):
     )
 
     def command(self, run: Run) -> Command:
+        from ..run import Command
+
         return Command(argv=tuple(self.command_line()), env={"SPARK_LOCAL_HOSTNAME": "localhost"})
 
     def command_line(self) -> list[str]:
@@ -52,8 +56,9 @@ class Spark(Code):
         return [_word(value) for value in self.application_arguments]
 
     def script(self) -> tuple[str, str] | None:
+        """Without a source of its own the application is in the image."""
         is_local = ":" not in self.application_source and not self.application_source.startswith("/")
-        return ("application_source", self.application_source) if is_local else None
+        return ("application_source", self.application_source) if is_local and self.source else None
 
 
 def _flat(conf: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
