@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -203,6 +203,22 @@ def test_process_that_ended_is_not_running(home: Path) -> None:
 
     assert before is not None
     assert after is None
+
+
+@pytest.mark.parametrize("born", [server._born, *([server._born_by_ps] if shutil.which("ps") else [])])
+def test_birth_of_a_process_is_known_while_it_lives(born: Callable[[int], str | None]) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+
+    first, second = born(process.pid), born(process.pid)
+    process.kill()
+    time.sleep(0.2)
+    as_zombie = born(process.pid)
+    process.wait()
+
+    assert first is not None
+    assert first == second
+    assert as_zombie is None
+    assert born(process.pid) is None
 
 
 @pytest.mark.parametrize(
