@@ -47,12 +47,12 @@ class Proofs:
         self.app: App = built.app
         self.data = built.resolved.data
         self.look = look
-        self.root = str(self.app.root)
+        self.folder_of_file = self.app.root
+        self.root = str(self.folder_of_file)
         self.problems: list[Problem] = []
         self.volumes = self.written("volumes", "volume")
         self.secrets = self.written("secrets", "secret")
-        self.known_executors = {*self.written("executors", "executor"), *executors}
-        self.known_executors.update(self.written("executors", "type"))
+        self.executors = {*self.written("executors", "executor"), *self.written("executors", "type")}
         self.sources: dict[str, str | None] = {}
 
     def written(self, section: str, key: str) -> list[str]:
@@ -172,14 +172,13 @@ class Proofs:
                 self.tell((*site.keys, "local", "path"), f"'{site.made.local.path}' is a file, not a folder")
 
     def executor(self, keys: Keys, name: str | None) -> None:
-        if name is None or name in self.known_executors:
+        if name is None or name in self.executors or name in executors:
             return
         if name.startswith(BLOCK):
             if not _BLOCK.match(name):
                 self.tell(keys, f"'{name}' is not a reference to a block", "write `block:TYPE/NAME`")
             return
-        hint = near(name, self.known_executors)
-        self.tell(keys, f"unknown executor '{name}'", hint)
+        self.tell(keys, f"unknown executor '{name}'", near(name, {*self.executors, *executors}))
 
     # -- services
 
@@ -521,8 +520,8 @@ class Proofs:
     def own(self, pipeline: PipelineSite, site: Site, made: Task, names: list[str | None], index: int) -> None:
         if pipeline.made is None:
             return
-        earlier = tuple(one for one in names[:index] if one is not None)
-        place = Place(self.app, pipeline.made, Path(self.root), earlier)
+        earlier = tuple(one or "" for one in names[:index])
+        place = Place(self.app, pipeline.made, self.folder_of_file, earlier)
         for flaw in made.check(place):
             if flaw.keys and flaw.keys[0] in site.wrong:
                 continue

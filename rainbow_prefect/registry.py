@@ -7,9 +7,9 @@ entry point and validates with its class, so only the types a file uses are impo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -28,10 +28,14 @@ class Registry:
         self._classes: dict[str, type[BaseModel]] = {}
 
     @cached_property
+    def _built_in(self) -> dict[str, EntryPoint]:
+        """The entry points of this package: found without reading those of all that is installed (30 ms)."""
+        return {point.name: point for point in _own_points() if point.group == self.group}
+
+    @cached_property
     def _points(self) -> dict[str, EntryPoint]:
         """The entry points by name; what is built in wins over a package that takes its name."""
-        points = sorted(entry_points(group=self.group), key=_is_built_in)
-        return {point.name: point for point in points}
+        return {point.name: point for point in entry_points(group=self.group)} | self._built_in
 
     @cached_property
     def _base(self) -> type[BaseModel]:
@@ -43,7 +47,7 @@ class Registry:
         return iter(sorted({*self._points, *self._classes}))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._points or name in self._classes
+        return name in self._classes or name in self._built_in or name in self._points
 
     def __getitem__(self, name: str) -> type[Any]:
         """The class of this name.
@@ -53,7 +57,7 @@ class Registry:
             ImportError, AttributeError: the plugin is broken; the text says which one.
         """
         if name not in self._classes:
-            point = self._points[name]
+            point = self._built_in.get(name) or self._points[name]
             try:
                 kind = point.load()
             except (Exception, SystemExit) as error:
@@ -82,8 +86,8 @@ class Registry:
 
     def origin(self, name: str) -> str:
         """Who offers this type, for messages; nothing is imported for it."""
-        if name in self._points:
-            return _origin(self._points[name])
+        if name in self._built_in or name in self._points:
+            return _origin(self._built_in.get(name) or self._points[name])
         kind = self._classes[name]
         return f"{kind.__module__}:{kind.__qualname__}"
 
@@ -130,6 +134,14 @@ class Registry:
             except ImportError:
                 continue
         return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
+
+
+@cache
+def _own_points() -> tuple[EntryPoint, ...]:
+    try:
+        return tuple(distribution("rainbow-prefect").entry_points)
+    except PackageNotFoundError:
+        return ()
 
 
 def _is_built_in(point: EntryPoint) -> bool:

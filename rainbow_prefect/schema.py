@@ -14,7 +14,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+\Z")
 class Config(BaseModel):
     """What people write: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 def wrong(message: str, *, hint: str = "") -> PydanticCustomError:

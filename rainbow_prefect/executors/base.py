@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from ..registry import executors
-from ..run import Command, Output, Run
 from ..schema import Config, Name
+
+if TYPE_CHECKING:
+    from ..run import Command, Output, Run
 
 
 class Executor(Config):
@@ -67,9 +69,11 @@ class StubExecutor(Executor):
 
     type: str = "stub"
     value: Any = None
-    seen: ClassVar[list[tuple[Command, Run]]] = []
+    seen: ClassVar[list[Any]] = []
 
     def run(self, command: Command, run: Run) -> Output:
+        from ..run import Output
+
         self.seen.append((command, run))
         return Output(self.value)
 

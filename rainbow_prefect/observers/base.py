@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PrivateAttr
 
 from ..registry import observers
-from ..run import Event, Metric
 from ..schema import Config
+
+if TYPE_CHECKING:
+    from ..run import Event, Metric
 
 
 class Observer(Config):
