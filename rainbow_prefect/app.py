@@ -403,12 +403,20 @@ class Pipeline(Config):
     ) -> Report:
         """Run it now as a Prefect run, and wait until it ends; a failure is in the report.
 
+        The server is the one that Prefect's settings name, else a local one, else one that ends with this process.
+
         Raises:
             CallError, ConfigError: nothing was started.
+            RunError: there is no Prefect server to talk to.
         """
+        from . import server
+
+        planned = self.plan(executor=executor)
+        self.values(parameters or {})
+        server.connect()
         from . import engine
 
-        report: Report = engine.run(self.plan(executor=executor), dict(parameters or {}), observers=observers)
+        report: Report = engine.run(planned, dict(parameters or {}), observers=observers)
         return report
 
 
