@@ -413,10 +413,12 @@ class Pipeline(Config):
 
         planned = self.plan(executor=executor)
         self.values(parameters or {})
-        server.connect()
+        connection = server.connect()
         from . import engine
 
         report: Report = engine.run(planned, dict(parameters or {}), observers=observers)
+        if connection.ui_url is None:
+            report.link = ""
         return report
 
 
