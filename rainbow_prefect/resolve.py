@@ -35,6 +35,12 @@ SECTIONS = frozenset(
 )
 """Root keys that are as absent when nothing is written after them."""
 
+SECTIONS_BELOW = frozenset(
+    {"tasks", "parameters", "tags", "env_vars", "labels", "metrics", "observers", "mounts", "secrets", "variables"}
+    | {"depends_on", "endpoints", "resources", "build_args"}
+)
+"""The same below the root; there nothing also takes away what would be inherited."""
+
 NAMED = {"executors": "executor", "images": "image", "volumes": "volume", "secrets": "secret"}
 """Root lists whose items are merged by name, with the key of the name."""
 
@@ -385,10 +391,10 @@ def _without(data: Map, keys: Iterable[str]) -> Map:
 
 
 def _without_x(item: Any) -> Any:
-    """A mapping without its `x-` keys, which are free for the writer."""
+    """A mapping without its `x-` keys, which are free for the writer, and without its empty sections."""
     if not isinstance(item, Map):
         return item
-    free = [key for key in item if key[:2] == "x-"]
+    free = [key for key, value in item.items() if key[:2] == "x-" or (value is None and key in SECTIONS_BELOW)]
     return _without(item, free) if free else item
 
 

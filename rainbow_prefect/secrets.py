@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from .errors import RunError, near
 from .schema import Config, Name, wrong
+from .variables import reveal
 
 STARS = "********"
 """What is shown instead of a secret."""
@@ -242,7 +243,7 @@ class Secrets:
             RunError: as in `get`.
         """
         if isinstance(value, str):
-            return PLACEHOLDER.sub(lambda found: self.get(found[1]), value) if "{{" in value else value
+            return reveal(value, self.get)
         if isinstance(value, Config):
             changed = {}
             for name in value.model_fields_set:

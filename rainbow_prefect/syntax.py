@@ -35,6 +35,7 @@ _HINTS = (
     ("did not find expected <document start>", _INDENT),
     ("block sequence entries are not allowed", "put the list on the next line"),
     ("unexpected end of stream", "close the quote"),
+    ("found unexpected ':'", "put a space after the colon, or quote a text that contains one"),
     ("unknown escape character", "double the backslash, or use single quotes"),
     ("undefined tag handle", "quote a text that starts with '!'"),
     ("cannot start any token", "quote it"),

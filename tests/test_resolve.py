@@ -348,6 +348,30 @@ def test_an_empty_section_inherits() -> None:
     assert app(files) == {"name": "a", "owner": 1, "variables": {"v": 1}, "images": [{"image": "i"}]}
 
 
+def test_an_empty_section_of_a_task_takes_away_what_it_would_inherit() -> None:
+    text = """
+        name: a
+        task_defaults: {python: {mounts: [{mount: m}], env_vars: {A: '1'}, image: i}}
+        pipelines:
+          - pipeline: p
+            tags:
+            tasks:
+              - task: t
+                type: python
+                mounts:
+                env_vars: {B: }
+                depends_on:
+                image:
+        """
+
+    assert app(text)["pipelines"] == [
+        {
+            "pipeline": "p",
+            "tasks": [{"task": "t", "type": "python", "env_vars": {"B": None, "A": "1"}, "image": None}],
+        }
+    ]
+
+
 def test_free_keys_are_gone_where_keys_are_checked() -> None:
     text = """
         name: a
