@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import Cancelled, TaskFailed, TimedOut
 from ..run import Run
-from . import _spawn
+from . import _disk, _spawn
 from ._lines import Lines
 
 LOOK_SECONDS = 0.2
@@ -50,9 +50,11 @@ def execute(
         argv, env=env, cwd=cwd, folder=folder, grace_seconds=grace_seconds, marker=folder.name or "slice"
     )
     _note(run.run_id, child)
+    _disk.watch(str(folder))
     try:
-        reason, answer = _Watch(child, run, lines, max_lines).until_end()
+        reason, answer = _Watch(child, run, lines, max_lines, str(folder)).until_end()
     finally:
+        _disk.forget(str(folder))
         _forget(run.run_id, child)
         child.close()
         lines.close()
@@ -80,11 +82,13 @@ def end_all(run_id: str) -> None:
 class _Watch:
     """The loop around one child."""
 
-    def __init__(self, child: _spawn.Child, run: Run, lines: Lines, max_lines: int) -> None:
+    def __init__(self, child: _spawn.Child, run: Run, lines: Lines, max_lines: int, folder: str) -> None:
         self.child = child
         self.run = run
         self.lines = lines
         self.max_lines = max_lines
+        self.folder = folder
+        self.disk_at = time.monotonic()
         self.reason = ""
         self.poll = select.poll()
         self.poll.register(child.out, select.POLLIN)
@@ -138,6 +142,18 @@ class _Watch:
             self._too_much(f"{self.max_lines} lines", "`max_lines`")
         elif self.lines.size_bytes > MAX_PRINTED_BYTES:
             self._too_much(f"{MAX_PRINTED_BYTES >> 30} GiB", "a file")
+        elif time.monotonic() - self.disk_at > _disk.LOOK_SECONDS:
+            self._mind_disk()
+
+    def _mind_disk(self) -> None:
+        self.disk_at = time.monotonic()
+        taken = _disk.filled_by(self.folder)
+        if taken:
+            self.reason = (
+                f"it filled the disk and was ended: {taken >> 20} MiB are in its working directory; write less, "
+                "or set TMPDIR to a larger disk"
+            )
+            self.child.kill()
 
     def _too_much(self, limit: str, other: str) -> None:
         fix = f"raise {other} of the executor" if other.startswith("`") else f"write to {other} instead"

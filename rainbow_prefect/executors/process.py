@@ -17,7 +17,7 @@ from pydantic import Field
 from ..errors import TaskFailed
 from ..run import ENV_INPUT_BYTES, Command, FileMount, Large, Output, Run
 from ..schema import EnvVars, Positive, Seconds
-from . import _environment, _folders, _results, _spawn, _watch
+from . import _disk, _environment, _folders, _results, _spawn, _watch
 from ._lines import Lines
 from .base import Executor
 
@@ -84,7 +84,7 @@ class Process(Executor):
         except OSError as error:
             raise TaskFailed(f"the working directory cannot be used: {error.strerror or error}") from error
         finally:
-            if failed and self.keep_failed:
+            if failed and self.keep_failed and not _disk.is_low(str(folder.path)):
                 run.write(f"kept the working directory: {_folders.keep(folder)}")
             else:
                 folder.remove()

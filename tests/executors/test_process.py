@@ -7,15 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from rainbow_prefect.errors import TimedOut
-from rainbow_prefect.executors import _folders, _spawn, process
+from rainbow_prefect.errors import TaskFailed, TimedOut
+from rainbow_prefect.executors import _disk, _folders, _spawn, process
 from rainbow_prefect.executors.base import Executor
 from rainbow_prefect.executors.process import Process
 from rainbow_prefect.run import Command, FileMount
@@ -24,7 +25,7 @@ from .contract import Bench, ExecutorContract, wait_until
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Working directories of these tests are in a folder of their own."""
     folder = tmp_path_factory.mktemp("tmp")
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -347,35 +348,57 @@ def test_too_much_environment_is_told(bench: Bench) -> None:
     )
 
 
-def test_a_disk_that_is_full_fails_its_slice_only(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 20 MiB; where none can be mounted, one that says it is full."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
-        monkeypatch.setattr("rainbow_prefect.executors._folders._copy_bytes", full)
-        source = bench.code({"a": "x"})
-        error = bench.failure(Command(shell="true", source=source))
-        assert error.message.startswith("the working directory cannot be made: No space left on device")
-        return
-    try:
-        monkeypatch.setattr("tempfile.tempdir", str(small))
-        _folders.close()
-        error = bench.failure("head -c 5000000 /dev/zero > big")
-        assert "No space left on device" in error.message
-        (bench.folder / "code").mkdir()
-        (bench.folder / "code" / "big").write_bytes(bytes(3_000_000))
-        error = bench.failure(Command(shell="true", source=bench.folder / "code"))
-        assert error.message.startswith("the working directory cannot be made: No space left on device")
-        assert bench("echo fine").status == 0
-    finally:
-        _folders.close()
-        subprocess.run(["umount", "-l", str(small)], check=True)
+        monkeypatch.setattr(_disk, "LOW_BYTES", 1 << 62)
+        monkeypatch.setattr(_disk, "LOW_SHARE", 1)
+        monkeypatch.setattr(_disk, "LARGE_BYTES", 1 << 24)
+        monkeypatch.setattr(_folders, "_copy_bytes", full)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    _folders.close()
+    yield folder
+    _folders.close()
+    if mounted.returncode == 0:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def full(*_: Any) -> None:
+def full(*_: int) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_command_on_a_full_disk_is_told(bench: Bench, small_disk: Path) -> None:
+    error = bench.failure("head -c 50000000 /dev/zero > big; echo > /dev/full")
+
+    assert "No space left on device" in error.message
+    assert bench("echo fine > small").status == 0
+
+
+def test_a_source_too_large_for_the_disk_is_told(bench: Bench, small_disk: Path) -> None:
+    source = bench.code({"big": "x" * 30_000_000})
+
+    error = bench.failure(Command(shell="true", source=source))
+
+    assert error.message == "the working directory cannot be made: No space left on device"
+    assert bench("true").status == 0
+
+
+def test_who_fills_the_disk_is_ended_and_others_go_on(bench: Bench, small_disk: Path) -> None:
+    errors: list[TaskFailed] = []
+    fill = "while true; do head -c 1000000 /dev/zero >> big 2>/dev/null; done"
+    thread = threading.Thread(target=lambda: errors.append(bench.failure(fill)))
+
+    thread.start()
+    output = bench(Command(shell="sleep 4; echo '[1]' > out.json", output_path="out.json"))
+    thread.join()
+
+    assert output.value == [1]
+    assert errors[0].message.startswith("it filled the disk and was ended: ")
+    assert errors[0].message.endswith(" MiB are in its working directory; write less, or set TMPDIR to a larger disk")
 
 
 def test_a_source_that_is_missing_is_told(bench: Bench) -> None:
