@@ -7,29 +7,41 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import cache as cached
 from .errors import CallError, ConfigError, Problem, near
+from .looking import Look
 
 if TYPE_CHECKING:
     from .app import App, Pipeline, Service
+    from .building import Built
     from .variables import Lookup
 
 
-@dataclass
 class Checked:
-    """What was found: the apps without an error, all problems in file and line order, all files.
+    """What was found: all problems in file and line order, all files, the apps without an error.
 
-    The names are those of all apps whose keys and values are right, also when a proof failed.
+    The names are those of all apps whose keys and values are right, also when a proof failed. `apps` is made when it
+    is asked for.
     """
 
-    problems: list[Problem]
-    files: list[Path]
-    apps: list[App] = field(default_factory=list)
-    loaded: list[App] = field(default_factory=list)
+    def __init__(self, problems: list[Problem], files: list[Path], names: cached.Entry, path: Path) -> None:
+        self.problems = problems
+        self.files = files
+        self._names = names
+        self._path = path
+        self._apps: list[App] | None = None
+
+    @property
+    def apps(self) -> list[App]:
+        """The apps without an error."""
+        if self._apps is None:
+            self._apps = _checked(self._path, self.files, None).apps
+        return self._apps
 
     @property
     def errors(self) -> list[Problem]:
@@ -38,29 +50,137 @@ class Checked:
 
     @property
     def app_names(self) -> list[str]:
-        return [app.name for app in self.loaded]
+        """The names of the apps that loaded."""
+        return self._names.app_names
 
     @property
     def pipeline_names(self) -> list[str]:
-        return [one.pipeline for app in self.loaded for one in app.pipelines]
+        """The names of their pipelines."""
+        return self._names.pipeline_names
 
     @property
     def service_names(self) -> list[str]:
-        return [one.service for app in self.loaded for one in app.services]
+        """The names of their services."""
+        return self._names.service_names
 
 
 def check(path: Path | str = ".", *, lookup: Lookup | None = None, cache: bool = True) -> Checked:
     """Everything that is wrong with the files at or below `path`; a bad file is told, not raised.
 
-    `lookup` is asked for names in placeholders that the files do not define; default: the environment.
+    `lookup` is asked for names in placeholders that the files do not define; default: the environment. With `cache`
+    nothing is done again that is known from an earlier check of the same files.
 
     Raises:
         CallError: there is nothing at `path`.
     """
     path = Path(path)
     files = found(path)
-    with _without_pydantic_plugins(), _without_gc():
+    digests = cached.digests(files) if cache and lookup is None else None
+    if digests is None:
         return _checked(path, files, lookup)
+    entry = cached.read(path, digests)
+    if entry is not None:
+        return Checked(entry.problems, files, entry, path)
+    names: set[str] = set()
+
+    def seen_lookup(name: str) -> str | None:
+        names.add(name)
+        return os.environ.get(name)
+
+    look = Look()
+    checked = _checked(path, files, seen_lookup, look=look)
+    if not look.is_partial:
+        cached.write(path, digests, checked._names, names=names, looks=look.looks)
+    return checked
+
+
+def found(path: Path) -> list[Path]:
+    """The config files at or below `path`.
+
+    Raises:
+        CallError: there is none.
+    """
+    from .document import find
+
+    files = find(path)
+    if files:
+        return files
+    raise CallError(f"there is no rainbow.yml in '{path}' or below; `rainbow init` writes one")
+
+
+def shown(file: Path, path: Path) -> str:
+    """A file as it is printed: relative to the folder that was searched."""
+    return os.path.relpath(file, path if path.is_dir() else path.parent)
+
+
+def _checked(path: Path, files: list[Path], lookup: Lookup | None, *, look: Look | None = None) -> Checked:
+    with _without_pydantic_plugins(), _without_gc():
+        return _everything(path, files, lookup, look or Look())
+
+
+def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look) -> Checked:
+    from .building import build
+    from .document import read
+    from .proofs import across
+    from .resolve import resolve
+    from .variables import environment
+
+    problems: list[Problem] = []
+    documents = []
+    for file in files:
+        document, wrong = read(file, shown=shown(file, path))
+        problems += wrong
+        if document is not None:
+            documents.append(document)
+    resolved, wrong = resolve(documents, lookup=lookup or environment)
+    problems += wrong
+    built = [build(one, look) for one in resolved]
+    for one in built:
+        problems += one.problems
+    problems += across(built)
+    problems = sorted(dict.fromkeys(problems), key=lambda one: one.mark)
+    if problems:
+        problems = _masked(problems, [one.data for one in documents])
+    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
+    sound = [one for one in built if one.is_sound and not one.resolved.has_errors]
+    loaded = [one.app for one in sound if one.app.shown not in unresolved]
+    broken = {one.mark.file for one in problems if one.severity == "error"}
+    _look_at_types(look, built)
+    names = cached.Entry(
+        problems,
+        [app.name for app in loaded],
+        [one.pipeline for app in loaded for one in app.pipelines],
+        [one.service for app in loaded for one in app.services],
+    )
+    checked = Checked(problems, files, names, path)
+    checked._apps = [one for one in loaded if one.shown not in broken]
+    return checked
+
+
+def _masked(problems: list[Problem], data: Sequence[Any]) -> list[Problem]:
+    """The problems without what the files or the environment hold under names of secrets."""
+    from dataclasses import replace
+
+    from .secrets import Masker, secret_values
+
+    values = [value for one in (*data, dict(os.environ)) for value in secret_values(one)]
+    if not values:
+        return problems
+    mask = Masker(values).mask
+    return [replace(one, message=mask(one.message), hint=mask(one.hint), where=mask(one.where)) for one in problems]
+
+
+def _look_at_types(look: Look, built: Sequence[Built]) -> None:
+    """The files of the classes that were used count as looked at; what plugin folders hold cannot be told."""
+    from .registry import executors, observers, tasks
+
+    if any("plugins" in one.resolved.data for one in built):
+        look.is_partial = True
+    for registry in (tasks, executors, observers):
+        for kind in registry.loaded():
+            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+            if file is not None:
+                look.exists(file)
 
 
 @contextmanager
@@ -88,55 +208,6 @@ def _without_gc() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _checked(path: Path, files: list[Path], lookup: Lookup | None) -> Checked:
-    from .building import build
-    from .document import read
-    from .looking import Look
-    from .proofs import across
-    from .resolve import resolve
-    from .variables import environment
-
-    look = Look()
-    problems: list[Problem] = []
-    documents = []
-    for file in files:
-        document, wrong = read(file, shown=shown(file, path))
-        problems += wrong
-        if document is not None:
-            documents.append(document)
-    resolved, wrong = resolve(documents, lookup=lookup or environment)
-    problems += wrong
-    built = [build(one, look) for one in resolved]
-    for one in built:
-        problems += one.problems
-    problems += across(built)
-    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
-    loaded = [one.app for one in built if one.is_sound and one.app.shown not in unresolved]
-    wrong_files = {one.mark.file for one in problems if one.severity == "error"}
-    apps = [one for one in loaded if one.shown not in wrong_files]
-    problems = sorted(dict.fromkeys(problems), key=lambda one: one.mark)
-    return Checked(problems, files, apps, loaded)
-
-
-def found(path: Path) -> list[Path]:
-    """The config files at or below `path`.
-
-    Raises:
-        CallError: there is none.
-    """
-    from .document import find
-
-    files = find(path)
-    if files:
-        return files
-    raise CallError(f"there is no rainbow.yml in '{path}' or below; `rainbow init` writes one")
-
-
-def shown(file: Path, path: Path) -> str:
-    """A file as it is printed: relative to the folder that was searched."""
-    return os.path.relpath(file, path if path.is_dir() else path.parent)
 
 
 @dataclass

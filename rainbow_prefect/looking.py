@@ -24,10 +24,11 @@ def seen(path: str) -> Seen:
 
 
 class Look:
-    """Looks at files and folders, each once; `looks` holds what was seen."""
+    """Looks at files and folders, each once; `looks` holds what was seen, `is_partial`: not all that counts."""
 
     def __init__(self) -> None:
         self.looks: dict[str, Seen] = {}
+        self.is_partial = False
         self._known: dict[object, Any] = {}
 
     def once(self, key: object, make: Callable[[], T]) -> T:

@@ -84,6 +84,10 @@ class Registry:
         """The class of this name when it is loaded already."""
         return self._classes.get(name)
 
+    def loaded(self) -> list[type[BaseModel]]:
+        """The classes that are loaded."""
+        return list(self._classes.values())
+
     def origin(self, name: str) -> str:
         """Who offers this type, for messages; nothing is imported for it."""
         if name in self._built_in or name in self._points:
