@@ -88,12 +88,16 @@ STAND_INS: Mapping[str, Any] = {
 
 @dataclass
 class Resolved:
-    """One file with everything worked in: `data` is what to check and run, `variables` are as written."""
+    """One file with everything worked in: `data` is what to check and run, `variables` are as written.
+
+    `has_errors`: some of it could not be worked in, here or in one of its supers; the problems are told.
+    """
 
     document: Document
     name: str
     data: Map
     variables: Map
+    has_errors: bool = False
     _merged: Map = field(repr=False, default_factory=Map)
     _lookup: Lookup = field(repr=False, default=environment)
 
@@ -112,7 +116,7 @@ class Resolved:
         app = _App(self._merged, lookup or self._lookup, problems)
         data: Map = app.pipeline(self._merged["pipelines"][index], ("pipelines", index), parameters)
         if problems:
-            raise ConfigError(sorted(problems, key=lambda problem: problem.mark))
+            raise ConfigError(_once(problems))
         return data
 
     def _names(self) -> Iterator[str]:
@@ -132,7 +136,9 @@ def resolve(documents: Iterable[Document], *, lookup: Lookup = environment) -> t
         for one in files.apps():
             chain = files.chain(one)
             if chain is not None:
-                resolved.append(_resolved(one, chain, lookup, problems))
+                found: list[Problem] = []
+                resolved.append(_resolved(one, chain, lookup, found))
+                problems += found
     return resolved, _once(problems)
 
 
@@ -377,6 +383,7 @@ def _resolved(file: _File, chain: Sequence[_File], lookup: Lookup, problems: lis
         text_of(name) if name is not None and not isinstance(name, dict | list) else file.name,
         data,
         variables if isinstance(variables, Map) else Map(merged.file),
+        any(one.severity == "error" for one in problems),
         merged,
         lookup,
     )

@@ -537,11 +537,10 @@ class Renderer:
         return rebuilt_list(value, [self.render(one, scope, (*keys, index)) for index, one in enumerate(value)])
 
     def note(self, flaw: Flaw, keys: Keys) -> None:
-        """Add the problem of a flaw, once."""
+        """Add the problem of a flaw."""
         if flaw.mark is None:
             mark = mark_of(self.data, keys)
             problem = Problem(mark, path_text(keys), str(flaw), flaw.hint, self.where(keys))
         else:
             problem = Problem(flaw.mark, flaw.path, str(flaw), flaw.hint, flaw.where)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems.append(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -557,7 +558,22 @@ def test_an_undefined_name_of_a_super_is_told_once() -> None:
         "a.yml": "name: a\nsuper: s\npipelines: [{pipeline: p, tasks: [{task: t, type: python}]}]\n",
     }
 
-    assert [text.partition(": ")[0] for text in resolved(files)[1]] == ["s.yml:3:33"]
+    files["b.yml"] = files["a.yml"].replace("name: a", "name: b")
+
+    apps, problems = resolved(files)
+
+    assert [text.partition(": ")[0] for text in problems] == ["s.yml:3:33"]
+    assert [one.has_errors for one in apps] == [True, True]
+
+
+def test_very_many_problems_take_no_time() -> None:
+    lines = "\n".join(f"      - {{task: t{index}, type: python, cmd: '{{{{x{index}}}}}'}}" for index in range(3000))
+    started = time.process_time()
+
+    problems = resolved(f"name: a\nvariables: {{v: 1}}\npipelines:\n  - pipeline: p\n    tasks:\n{lines}\n")[1]
+
+    assert len(problems) == 3000
+    assert time.process_time() - started < 20
 
 
 def test_a_cycle_of_variables_is_told_once() -> None:
