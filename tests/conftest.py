@@ -141,10 +141,16 @@ def prefect_server(_server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def prefect_api(prefect_server: str) -> Iterator[str]:
     """As `prefect_server`, also for Prefect itself in this process."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    refresh_global_settings_context()  # for Prefect's own threads, which do not see temporary settings
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         yield prefect_server
+        for worker in (EventsWorker, APILogWorker):  # later there is no server to send the rest to
+            worker.drain_all(timeout=10, at_exit=False)
 
 
 @dataclass(frozen=True)
