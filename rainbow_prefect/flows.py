@@ -70,8 +70,7 @@ def _pipeline(name: str, config: "_Path") -> "_Pipeline":
     if checked.errors:
         raise ConfigError(checked.errors)
     if found:
-        files = ", ".join(str(one.app.shown) for one in found)
-        raise AttributeError(f"more than one pipeline is called '{name}' ({files}); name one file in RAINBOW_CONFIG")
+        raise AttributeError(f"'{name}' may be {' or '.join(one.pipeline for one in found)}; spell it with its dashes")
     hint = near(name, [one.pipeline for one in pipelines])
     raise AttributeError(f"no pipeline '{name}' in {config}{hint and f'; {hint}'}")
 

@@ -94,7 +94,7 @@ def test_a_pipeline_of_a_broken_file_tells_its_problems(root: Path, project: Pro
     with pytest.raises(ConfigError) as told:
         _ = rainbow_prefect.flows.words
 
-    assert {str(one.mark) for one in told.value.problems} == {"rainbow.yml:6:30", "rainbow.yml:9:31"}
+    assert {str(one.mark) for one in told.value.problems} == {"rainbow.yml:7:28", "rainbow.yml:10:29"}
 
 
 def test_what_the_proofs_find_counts_too(root: Path, project: Project) -> None:
@@ -103,18 +103,18 @@ def test_what_the_proofs_find_counts_too(root: Path, project: Project) -> None:
     with pytest.raises(ConfigError) as told:
         _ = rainbow_prefect.flows.words
 
-    assert [one.mark.line for one in told.value.problems] == [6]
+    assert [one.mark.line for one in told.value.problems] == [7]
 
 
-def test_two_pipelines_of_one_name(root: Path, project: Project) -> None:
-    project({"other/rainbow.yml": YAML.replace("name: words\n", "name: more\n"), "other/code/loud.py": CODE})
+def test_two_pipelines_that_are_spelled_alike(root: Path, project: Project) -> None:
+    two = YAML.replace("pipeline: words", "pipeline: a-b_c").replace("day-end", "a_b-c")
+    project({"rainbow.yml": two})
 
     with pytest.raises(AttributeError) as told:
-        _ = rainbow_prefect.flows.words
+        _ = rainbow_prefect.flows.a_b_c
 
-    assert str(told.value) == (
-        "more than one pipeline is called 'words' (other/rainbow.yml, rainbow.yml); name one file in RAINBOW_CONFIG"
-    )
+    assert str(told.value) == "'a_b_c' may be a-b_c or a_b-c; spell it with its dashes"
+    assert getattr(rainbow_prefect.flows, "a_b-c").name == "a_b-c"
 
 
 @pytest.mark.parametrize(
