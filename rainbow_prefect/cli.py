@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the run failed, 2 the config or the call is wrong, 130 in
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .errors import RainbowError, near
+from .errors import RainbowError, RunError, near
 
 COMMANDS = {
     "init": "Write a small project that runs at once.",
@@ -33,6 +34,7 @@ COMMANDS = {
 """The commands in the order in which a person meets them; each is `command` in `commands/<name>.py`."""
 
 _INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Commands(click.Group):
@@ -116,6 +118,12 @@ def _call(words: list[str]) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        click.echo(f"Error: cannot write {error.filename or 'the output'}: {(error.strerror or '').lower()}", err=True)
+        _forget_stdout()
+        return RunError.exit_code
 
 
 def _tell_call(error: click.ClickException, as_json: bool) -> None:

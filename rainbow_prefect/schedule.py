@@ -19,6 +19,7 @@ _STEPS = 1000
 _SKIPPED_FOLD = 0 if sys.version_info >= (3, 13) else 1
 """Prefect runs 02:30 of a night without one at 03:30 (`whenever`, Python 3.13 and later) or at 01:30 (`pendulum`)."""
 
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 _ALIASES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 _FIELDS = (
@@ -125,10 +126,10 @@ def next_runs(
     if flaw := cron_flaw(cron) or zone_flaw(timezone):
         raise CallError("; ".join(part for part in flaw if part))
     zone = ZoneInfo(timezone)
-    since = (moment(after, zone) if after is not None else datetime.now(UTC)).astimezone(UTC)
+    since = min(max(moment(after or datetime.now(UTC), zone), _EARLIEST), _LATEST).astimezone(UTC)
     since = since.replace(microsecond=0) + _SECOND
     if start_date is not None:
-        since = max(since, moment(start_date, zone).astimezone(UTC))
+        since = max(since, min(moment(start_date, zone), _LATEST).astimezone(UTC))
     return list(islice(_runs(cron.strip(), zone, since), count))
 
 

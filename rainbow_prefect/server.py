@@ -276,17 +276,23 @@ def prefect_home() -> Path:
 
 
 def state_folder() -> Path:
-    """Where the background server's pid, log and locks are; made when missing, for this user only.
+    """Where the background server's pid, log and locks are."""
+    home = os.environ.get("PREFECT_HOME")
+    return Path(home).expanduser().absolute() / "rainbow" if home else Path("~/.rainbow").expanduser()
+
+
+def _made_folder() -> Path:
+    """The state folder, made when it is missing, for this user only.
 
     Raises:
         RunError: it cannot be made.
     """
-    home = os.environ.get("PREFECT_HOME")
-    folder = Path(home).expanduser().absolute() / "rainbow" if home else Path("~/.rainbow").expanduser()
+    folder = state_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the folder {folder}: {error.strerror}; set PREFECT_HOME to another one") from error
+        why = (error.strerror or str(error)).lower()
+        raise RunError(f"cannot make the folder {folder}: {why}; set PREFECT_HOME to another one") from error
     return folder
 
 
@@ -342,6 +348,8 @@ def stop() -> Server | None:
     Raises:
         RunError: it does not end.
     """
+    if not state_folder().exists():
+        return None
     with _lock("server.lock"):
         server = running()
         if server is not None:
@@ -362,7 +370,7 @@ def _still_fine(server: Server, port: int | None) -> Server:
 
 
 def _start(port: int, seconds: float, tell: Tell) -> Server:
-    folder = state_folder()
+    folder = _made_folder()
     log = folder / "server.log"
     if log.exists():
         log.replace(folder / "server.log.1")
@@ -450,7 +458,7 @@ def _write(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def _lock(name: str) -> Iterator[None]:
     """One process at a time."""
-    with (state_folder() / name).open("w") as file:
+    with (_made_folder() / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -479,7 +487,7 @@ def _ephemeral(tell: Tell) -> Connection:
         return _own.connection
     seconds = float(os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS") or START_SECONDS)
     tell("starting a temporary Prefect server; `rainbow server start` keeps one running ...")
-    log = state_folder() / f"temporary-{os.getpid()}.log"
+    log = _made_folder() / f"temporary-{os.getpid()}.log"
     for left in state_folder().glob("temporary-*.log"):
         if _born(int(left.stem.partition("-")[2])) is None:
             left.unlink(missing_ok=True)

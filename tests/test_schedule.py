@@ -82,6 +82,11 @@ def test_day_that_never_comes_has_no_runs() -> None:
     assert next_runs("0 0 30 2 *") == []
 
 
+@pytest.mark.parametrize("after", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-12:00"])
+def test_ends_of_the_calendar_are_no_error(after: str) -> None:
+    assert len(next_runs("0 0 * * *", timezone="Asia/Tokyo", after=moment(after), count=1)) == ("0001" in after)
+
+
 def test_default_is_five_runs_from_now_on() -> None:
     runs = next_runs("* * * * *")
 

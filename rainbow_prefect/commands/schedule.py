@@ -23,7 +23,7 @@ def _time(ctx: click.Context, param: click.Parameter, value: str | None) -> date
 @path_argument
 @pipeline_option
 @click.option("--after", metavar="TIME", callback=_time, help="Runs after this time (ISO 8601); default: now.")
-@click.option("--count", type=click.IntRange(0, 10_000), default=5, show_default=True, help="How many runs.")
+@click.option("--count", type=click.IntRange(0, 1000), default=5, show_default=True, help="How many runs.")
 @json_option
 def command(path: Path, pipeline: str | None, after: datetime | None, count: int, as_json: bool) -> None:
     """Tell when a pipeline runs next."""

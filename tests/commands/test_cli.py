@@ -172,6 +172,18 @@ def test_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("device", ["/dev/full"] if os.path.exists("/dev/full") else [])
+def test_full_disk_is_told(project: Project, device: str) -> None:
+    folder = project({"rainbow.yml": "name: a\n"})
+
+    with open(device, "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rainbow_prefect", "check", folder], stdout=full, stderr=subprocess.PIPE
+        )
+
+    assert (done.returncode, done.stderr) == (1, b"Error: cannot write the output: no space left on device\n")
+
+
 HEAVY = ("prefect", "rich", "asyncio", "fastapi", "sqlalchemy", "httpx", "docker", "boto3")
 
 
