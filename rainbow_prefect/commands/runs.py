@@ -1,0 +1,243 @@
+"""`rainbow runs`: list the latest runs; and finding one run by what a person calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from .. import server
+from ..display import duration, table, words
+from ..errors import CallError, RunError, near
+from .options import json_option, print_json, quiet_prefect
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+STATES = (
+    "scheduled",
+    "pending",
+    "running",
+    "completed",
+    "failed",
+    "timed_out",
+    "cancelling",
+    "cancelled",
+    "crashed",
+    "paused",
+)
+OVER = ("completed", "failed", "timed_out", "cancelled", "crashed")
+_SEARCHED = 200
+_MONTH = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Found:
+    """A flow run as the commands need it; `state` in the words of the report, times in UTC."""
+
+    id: str
+    name: str
+    pipeline: str
+    state: str
+    message: str
+    started: datetime | None
+    seconds: float
+    tags: tuple[str, ...]
+
+    def as_dict(self, link: str | None) -> dict[str, Any]:
+        return {
+            "flow_run_id": self.id,
+            "name": self.name,
+            "pipeline": self.pipeline,
+            "state": self.state,
+            "message": self.message,
+            "started": None if self.started is None else self.started.isoformat().replace("+00:00", "Z"),
+            "seconds": round(self.seconds, 3),
+            "tags": list(self.tags),
+            "link": link,
+        }
+
+
+@contextmanager
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """Prefect's client; a server that goes away is told as `RunError`."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.TransportError as error:
+        raise RunError(
+            f"the Prefect server does not answer: {error or type(error).__name__}; is it running?"
+        ) from error
+
+
+def known_server() -> server.Connection:
+    """The server that has the runs; without a running one, one for this command on the same database."""
+    connection = server.connect(tell=lambda text: click.echo(text, err=True))
+    quiet_prefect()
+    return connection
+
+
+def found_of(run: FlowRun, pipeline: str) -> Found:
+    state = run.state
+    name = "pending" if state is None else _state(state.name or "", state.type.value)
+    seconds = (run.total_run_time or run.estimated_run_time).total_seconds()
+    return Found(
+        str(run.id),
+        run.name,
+        pipeline,
+        name,
+        (state.message or "") if state else "",
+        run.start_time,
+        seconds,
+        tuple(run.tags),
+    )
+
+
+def _state(name: str, kind: str) -> str:
+    return "timed_out" if name == "TimedOut" else kind.lower()
+
+
+def flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str]:
+    """The names of the flows of these runs."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterId
+
+    ids = list({run.flow_id for run in runs})
+    if not ids:
+        return {}
+    names: dict[UUID, str] = {}
+    for start in range(0, len(ids), 100):
+        wanted = FlowFilter(id=FlowFilterId(any_=ids[start : start + 100]))
+        names |= {flow.id: flow.name for flow in client.read_flows(flow_filter=wanted, limit=200)}
+    return names
+
+
+def read_runs(
+    client: SyncPrefectClient, *, pipeline: str | None = None, states: tuple[str, ...] = (), limit: int = _SEARCHED
+) -> list[Found]:
+    """The latest runs of rainbow pipelines, the newest first."""
+    from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowFilterName,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateName,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    flow = None if pipeline is None else FlowFilter(name=FlowFilterName(any_=[pipeline]))
+    runs: list[FlowRun] = []
+    filters: list[FlowRunFilter | None] = [None]
+    if states:
+        filters = []
+        types = [StateType(one.upper()) for one in states if one != "timed_out"]
+        if types:
+            filters.append(FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))))
+        if "timed_out" in states:
+            filters.append(FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["TimedOut"]))))
+    for one in filters:
+        offset = 0
+        while len(runs) < limit:
+            page = client.read_flow_runs(
+                flow_filter=flow,
+                flow_run_filter=one,
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=min(200, limit),
+                offset=offset,
+            )
+            runs += page
+            if len(page) < min(200, limit):
+                break
+            offset += len(page)
+    names = flow_names(client, runs)
+    found = [found_of(run, names.get(run.flow_id, "?")) for run in runs]
+    if states:
+        found = [one for one in found if one.state in states]
+    unique = {one.id: one for one in found}
+    return list(unique.values())[:limit]
+
+
+def find_run(called: str) -> Found:
+    """The run with this id, beginning of an id or name; `last` is the latest.
+
+    Raises:
+        CallError: there is none, or more than one.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    with prefect_client() as client:
+        try:
+            run = client.read_flow_run(UUID(called))
+            return found_of(run, client.read_flow(run.flow_id).name)
+        except ObjectNotFound:
+            raise CallError(f"there is no run '{called}'; `rainbow runs` lists them") from None
+        except ValueError:
+            pass
+        runs = read_runs(client)
+    if called == "last":
+        if not runs:
+            raise CallError("there is no run yet; start one: rainbow run")
+        return runs[0]
+    fitting = [one for one in runs if one.name == called] or [one for one in runs if one.id.startswith(called.lower())]
+    if not fitting:
+        hint = near(called, [one.name for one in runs], list_up_to=0) or "`rainbow runs` lists them"
+        raise CallError(f"there is no run '{called}'; {hint}")
+    if len(fitting) > 1:
+        some = ", ".join(one.id for one in fitting[:5])
+        raise CallError(f"'{called}' fits {len(fitting)} runs: {some}; give more of the id")
+    return fitting[0]
+
+
+@click.command()
+@click.option("--pipeline", "-p", metavar="NAME", help="Only runs of this pipeline.")
+@click.option(
+    "--state", "states", multiple=True, metavar="STATE", help=f"Only runs in this state: {', '.join(STATES)}."
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
+@json_option
+def command(pipeline: str | None, states: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """List the latest runs, the newest first."""
+    wanted = tuple(one.lower() for one in states)
+    for one in wanted:
+        if one not in STATES:
+            raise CallError(f"unknown state '{one}'; {near(one, STATES)}")
+    connection = known_server()
+    with prefect_client() as client:
+        runs = read_runs(client, pipeline=pipeline, states=wanted, limit=limit)
+    if as_json:
+        print_json({"runs": [one.as_dict(connection.run_url(one.id)) for one in runs]})
+        return
+    if not runs:
+        click.echo("no runs")
+        return
+    head = ("RUN", "NAME", "PIPELINE", "STATE", "STARTED", "TOOK")
+    for line in table([head, *(_cells(one) for one in runs)]):
+        click.echo(line)
+
+
+def _cells(run: Found) -> tuple[str, ...]:
+    took = duration(run.seconds) if run.seconds else ""
+    return run.id, run.name, run.pipeline, words(run.state), _ago(run.started), took
+
+
+def _ago(when: datetime | None) -> str:
+    if when is None:
+        return ""
+    seconds = (datetime.now(UTC) - when).total_seconds()
+    if seconds < 60:
+        return "now" if seconds < 5 else f"{seconds:.0f} s ago"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min ago"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.0f} h ago"
+    return f"{seconds / 86400:.0f} days ago" if seconds < _MONTH else when.date().isoformat()
