@@ -108,3 +108,17 @@ def load_pipeline(path: Path, name: str | None) -> Pipeline:
         raise ConfigError(checked.problems)
     print_problems(checked.problems)
     return choose(named, name, "pipeline")
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's own log lines off the terminal; they still go to its API."""
+    import logging
+
+    import prefect.main  # noqa: F401  sets its logging up
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    for name in ("", "prefect", *logging.Logger.manager.loggerDict):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            if isinstance(handler, PrefectConsoleHandler):
+                logger.removeHandler(handler)
