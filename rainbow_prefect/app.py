@@ -79,14 +79,16 @@ class Parameter(Config):
     @model_validator(mode="after")
     def _fits(self) -> Parameter:
         if not self.name.isidentifier() or keyword.iskeyword(self.name):
-            raise wrong(f"'{self.name}' is not a valid name of a parameter", hint="use letters, digits and '_' only")
+            raise wrong(
+                f"'{self.name}' is not a valid name of a parameter", hint="use letters, digits and '_' only", at="name"
+            )
         if "type" not in self.model_fields_set:
             object.__setattr__(self, "type", _kind_of_default(self.default))
         if self.default is not None:
             try:
                 object.__setattr__(self, "default", self.value_of(self.default))
             except ValueError as error:
-                raise wrong(f"the default of parameter '{self.name}' {error}") from None
+                raise wrong(f"`default` {error}", hint=f"the type is {self.type}", at="default") from None
         return self
 
     @property

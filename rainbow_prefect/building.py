@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .app import App, Image, Parameter, Pipeline, Service, Volume
 from .document import List, Map
-from .errors import ConfigError, Problem
+from .errors import ConfigError, Problem, near
 from .executors.base import AnyExecutor
 from .looking import Look
 from .problems import Keys, told
@@ -32,8 +32,13 @@ class Site:
     wrong: frozenset[str] = frozenset()
 
     def name(self, key: str) -> str | None:
-        """The name as written under `key`, also of a broken part."""
-        written = self.data.get(key) if isinstance(self.data, dict) else None
+        """The name as written under `key`, also of a broken part, also when the key is misspelled."""
+        if not isinstance(self.data, dict):
+            return None
+        written = self.data.get(key)
+        if written is None and self.made is None:
+            meant = (other for other in self.data if near(other, [key], list_up_to=0))
+            written = self.data.get(next(meant, key))
         return None if written is None or isinstance(written, dict | list) else str(written)
 
 

@@ -138,7 +138,7 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
     for one in built:
         problems += one.problems
     problems += across(built)
-    problems = sorted(dict.fromkeys(problems), key=lambda one: one.mark)
+    problems = _once(problems)
     if problems:
         problems = _masked(problems, [one.data for one in documents])
     unresolved = {one.mark.file for one in wrong if one.severity == "error"}
@@ -155,6 +155,12 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
     checked = Checked(problems, files, names, path)
     checked._apps = [one for one in loaded if one.shown not in broken]
     return checked
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """In file and line order; what is told of one inherited value is told once."""
+    first = {(one.mark, one.message, one.hint): one for one in reversed(problems)}
+    return sorted(first.values(), key=lambda one: one.mark)
 
 
 def _masked(problems: list[Problem], data: Sequence[Any]) -> list[Problem]:

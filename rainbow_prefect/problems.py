@@ -58,6 +58,9 @@ _WANTED = {
 }
 """What a value must be, by the type of pydantic's error."""
 
+_ROOT_KEYS = ("super", "type", "pipeline_defaults", "task_defaults", "service_defaults")
+"""Root keys that are gone once a file is resolved."""
+
 _LIMITS = {
     "greater_than_equal": ("ge", "of at least {}"),
     "greater_than": ("gt", "of more than {}"),
@@ -99,15 +102,22 @@ def told(error: ValidationError, kind: type[BaseModel], data: Any, keys: Keys) -
     part = data
     for key in keys:
         part = _at(part, key)
-    found: dict[tuple[Keys, bool], list[Problem]] = {}
-    for one in error.errors(include_url=False):
+    found: dict[tuple[str, bool], list[Problem]] = {}
+    for one in _without_echoes(error, kind, part):
         made, on_key = _told(one, kind, part, data, keys)
-        found.setdefault((_split_path(made), on_key), []).append(made)
+        found.setdefault((made.path, on_key), []).append(made)
     return [_joined(same) for same in found.values()]
 
 
-def _split_path(one: Problem) -> Keys:
-    return (one.path,)
+def _without_echoes(error: ValidationError, kind: type[BaseModel], part: Any) -> list[Any]:
+    """The errors without a missing key that is there, misspelled: the unknown key says it all."""
+    errors: list[Any] = list(error.errors(include_url=False))
+    meant = set()
+    for one in errors:
+        if one["type"] == "extra_forbidden":
+            hint = near(str(one["loc"][-1]), _keys_at(kind, part, one["loc"][:-1]), list_up_to=0)
+            meant.add((*one["loc"][:-1], hint.removeprefix("did you mean '").removesuffix("'?")))
+    return [one for one in errors if not (one["type"] == "missing" and one["loc"] in meant)]
 
 
 def _joined(problems: list[Problem]) -> Problem:
@@ -134,11 +144,15 @@ def _told(one: Any, kind: type[BaseModel], part: Any, data: Any, keys: Keys) -> 
         text, hint = f"the key '{key}' is missing", f"add `{key}: ...`"
         made = problem(data, place, text, hint)
         return Problem(made.mark, path_text((*place, key)), text, hint, made.where), False
+    if name == "missing_type" and isinstance(value, dict) and (key := _misspelled_type(value)):
+        hint = near(key, ["type"], list_up_to=0)
+        return problem(data, (*place, key), f"unknown key '{key}'", hint, on_key=True), True
+    if name == "rainbow" and context.get("at") and isinstance(value, dict):
+        place = (*place, context["at"])
+        return problem(data, place, context["text"], context["hint"]), False
     if name in ("unknown_type", "broken_type"):
         place = (*place, "type") if isinstance(value, dict) and "type" in value else place
         return problem(data, place, context["text"], context["hint"]), False
-    if name == "rainbow" and isinstance(value, dict) and context["text"].startswith("unknown key"):
-        return problem(data, place, context["text"], context["hint"]), True
     message, hint = _message(one, value, part)
     called = _called(inner)
     hidden = any(sensitive(str(key)) for key in place if isinstance(key, str))
@@ -146,6 +160,11 @@ def _told(one: Any, kind: type[BaseModel], part: Any, data: Any, keys: Keys) -> 
         message = message.replace(repr(value), "********").replace(str(value), "********")
     text = f"`{called}` {message}" if called and message.startswith("must ") else message
     return problem(data, place, text, hint), False
+
+
+def _misspelled_type(value: dict[str, Any]) -> str:
+    """The key that was meant to be `type`, '' when there is none."""
+    return next((key for key in value if key != "task" and near(key, ["type"], list_up_to=0)), "")
 
 
 def unknown_key(key: str, valid: Iterable[str]) -> str:
@@ -257,6 +276,8 @@ def _keys_at(kind: type[BaseModel], data: Any, loc: Sequence[str | int]) -> Iter
             continue
         field = current.model_fields[part]
         current = _model_in(field.annotation, field.metadata, data)
+    if current is kind and kind.__name__ == "App":
+        yield from _ROOT_KEYS
     if current is not None:
         yield from (field.alias or name for name, field in current.model_fields.items())
 

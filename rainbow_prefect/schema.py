@@ -17,9 +17,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
-def wrong(message: str, *, hint: str = "") -> PydanticCustomError:
-    """An error of a validator whose text is shown as it is; `hint` says how to fix it."""
-    return PydanticCustomError("rainbow", "{text}", {"text": message, "hint": hint})
+def wrong(message: str, *, hint: str = "", at: str = "") -> PydanticCustomError:
+    """An error of a validator whose text is shown as it is; `hint` says how to fix it, `at` the key it is about."""
+    return PydanticCustomError("rainbow", "{text}", {"text": message, "hint": hint, "at": at})
 
 
 def _name(value: str) -> str:
