@@ -97,12 +97,21 @@ def bound(pipeline: Pipeline, values: Mapping[str, Any], lookup: Lookup | None) 
     changed.__dict__.pop("image_sources", None)
     adopt(changed, app.resolved)
     resolved = Resolved(app.resolved.document, app.resolved.name, shell, app.resolved.variables)
-    built = Built(changed, resolved, True, [], [site])
+    built = Built(changed, resolved, True, [], [site], _named(shell))
     errors = [one for one in prove(built, Look()) if one.severity == "error"]
     if errors:
         raise ConfigError(errors)
     made: Pipeline = site.made
     return made
+
+
+def _named(data: Map) -> dict[str, list[Site]]:
+    """The sections whose names tasks use, proved already: names only."""
+    return {
+        key: [Site((key, index), one, None) for index, one in enumerate(data[key])]
+        for key in ("executors", "volumes", "secrets")
+        if isinstance(data.get(key), list)
+    }
 
 
 def _shell(data: Map, index: int, pipeline: Map) -> Map:

@@ -110,6 +110,33 @@ def test_a_pipeline_runs_from_python(project: Project, prefect_api: str) -> None
     assert (report.state, report["loud"].output) == ("completed", ["a?", "b?"])
 
 
+def test_parameters_leave_the_names_of_the_file_known(project: Project) -> None:
+    root = project(
+        {
+            "rainbow.yml": """
+                name: words
+                executors: [{executor: near, type: process}]
+                volumes: [{volume: data, local: {path: .}}]
+                secrets: [{secret: cloud, env: CLOUD}]
+                pipelines:
+                  - pipeline: words
+                    parameters: [{name: mark}]
+                    tasks:
+                      - task: loud
+                        type: python
+                        executor: near
+                        cmd: echo {{mark}} {{secret.cloud}}
+                        mounts: [{mount: m, volume: data, path: /mnt/data}]
+                        secrets: [{secret: cloud, env: CLOUD}]
+            """
+        }
+    )
+
+    bound = rainbow_prefect.load(root).pipeline("words").bind({"mark": "?"})
+
+    assert bound.task("loud").cmd == "echo ? {{secret.cloud}}"
+
+
 def test_a_flow_is_built_from_a_plan(project: Project) -> None:
     from prefect import Flow
 
