@@ -46,6 +46,7 @@ def command(run: str, wait_seconds: float, as_json: bool) -> int:
 
 
 def _cancel(run: str, *, begun: bool) -> None:
+    from prefect.client.schemas.objects import State, StateType
 
     kind = StateType.CANCELLING if begun else StateType.CANCELLED
     state: State[None] = State(type=kind, message="cancelled by rainbow cancel")
