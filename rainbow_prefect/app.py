@@ -518,6 +518,10 @@ class Volume(Config):
 # -- the file
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class App(Config):
     """One checked file."""
 
@@ -539,7 +543,9 @@ class App(Config):
     metrics: AnyMetrics = Field(default=(), description="Where the metrics of pipelines without `metrics` go.")
     monitoring: Monitoring | None = Field(default=None, description="Accepted as the predecessor wrote it.")
     observers: tuple[AnyObserver, ...] = Field(default=(), description="Who is told what happens in all runs.")
-    plugins: tuple[str, ...] = Field(default=(), description="Folders with task, executor and observer classes.")
+    plugins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="Folders with task, executor and observer classes."
+    )
 
     _resolved: Resolved | None = PrivateAttr(default=None)
 

@@ -215,11 +215,27 @@ def _lenient(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A value or the placeholder of one; free text may be a placeholder anyway."""
     if not set(schema) - {"description", "default"}:
         return dict(schema)
-    kind = schema.get("type")
-    plain_text = kind == "string" and not {"pattern", "enum", "const"} & set(schema)
-    if plain_text:
-        # YAML reads 3.12 and 2024 as numbers: they are text here.
-        return {**schema, "type": ["string", "number", "boolean", "null"]}
-    inner = {key: one for key, one in schema.items() if key not in ("description", "default")}
+    if _is_text(schema):
+        return {**schema, "type": list(_TEXTS)}
+    inner = {key: _texts(one) for key, one in schema.items() if key not in ("description", "default")}
     outer = {key: one for key, one in schema.items() if key in ("description", "default")}
     return {**outer, "anyOf": [inner, {"$ref": f"#/definitions/{PLACEHOLDER}"}, {"type": "null"}]}
+
+
+# YAML reads 3.12 and 2024 as numbers: they are text here.
+_TEXTS = ("string", "number", "boolean", "null")
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "string" and not {"pattern", "enum", "const"} & set(schema)
+
+
+def _texts(schema: Any) -> Any:
+    """The same, with the texts in lists and mappings as YAML may write them."""
+    if isinstance(schema, list):
+        return [_texts(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if _is_text(schema):
+        return {**schema, "type": list(_TEXTS)}
+    return {key: one if key == "properties" else _texts(one) for key, one in schema.items()}

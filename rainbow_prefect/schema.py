@@ -90,22 +90,29 @@ def kind_of(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-Name = Annotated[str, BeforeValidator(_text), AfterValidator(_name), Field(min_length=1, max_length=200)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=200, json_schema_extra={"pattern": "^[A-Za-z0-9_-]+$"}),
+    AfterValidator(_name),
+    BeforeValidator(_text),
+]
 """A name of a pipeline, task, service ...: letters, digits, `-` and `_`."""
 
 Text = Annotated[str, BeforeValidator(_text)]
 """Text; a bare YAML number is taken as its text."""
 
-Count = Annotated[int, BeforeValidator(_strict_int), Field(ge=0)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_strict_int)]
 """A whole number of at least 0; `true` and `2.0` are errors."""
 
-Positive = Annotated[int, BeforeValidator(_strict_int), Field(ge=1)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_strict_int)]
 """A whole number of at least 1."""
 
-Minutes = Annotated[float, BeforeValidator(_number), AfterValidator(_positive)]
+Minutes = Annotated[
+    float, Field(json_schema_extra={"exclusiveMinimum": 0}), AfterValidator(_positive), BeforeValidator(_number)
+]
 """A time in minutes, more than 0; fractions are fine."""
 
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A time in seconds, 0 or more."""
 
 EnvVars = dict[str, Annotated[str, BeforeValidator(_env_value)]]

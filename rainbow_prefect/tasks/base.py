@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from ..registry import tasks
 from ..schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text
@@ -101,6 +101,21 @@ def _share(value: Any) -> Any:
     return float(value)
 
 
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"},
+            ]
+        }
+    ),
+]
+"""A part of a whole, `95%` or `0.95`."""
+
+
 class Task(Config):
     """One step of a pipeline: the YAML keys that every type has, and `run` for one slice of its input.
 
@@ -154,7 +169,7 @@ class Task(Config):
     on_failure: Literal["fail", "continue"] = Field(
         default="fail", description="What a failed slice does to the task: fail it, or continue without it."
     )
-    min_success: Annotated[float, BeforeValidator(_share)] | None = Field(
+    min_success: Share | None = Field(
         default=None, description="The share of slices that must complete, e.g. `95%`; fewer fail the task."
     )
     request_cpu: Text | None = Field(default=None, description="CPUs that a container is promised.")
