@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SKIPPED = frozenset(
 """What is no code: not copied."""
 
 _COPY_BYTES = 1 << 30
+_BEING_MADE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ class _Area:
         shared = _shared()
         _sweep(shared)
         self.path = Path(tempfile.mkdtemp(prefix=f"{self.pid}-", dir=shared))
-        self.lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # It gets its name when it is locked: one that is found is held, or its process is gone.
+        self.lock = os.open(self.path / "unlocked", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        (self.path / "unlocked").rename(self.path / "lock")
         self.numbers = itertools.count(1)
 
 
@@ -140,7 +144,10 @@ def _sweep_one(path: Path) -> None:
     try:
         lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return  # being made right now
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _BEING_MADE_SECONDS:
+                remove(path)
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         remove(path)

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ MAX_OUTPUT_BYTES = 1 << 30
 """A larger output is a failure: it belongs into a store, its address into the output."""
 
 _CHECK = Path(__file__).with_name("_check_json.py")
+_few = threading.BoundedSemaphore(os.cpu_count() or 1)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -113,13 +115,14 @@ def _no_constant(name: str) -> Any:
 
 def _check_large(path: Path, shown: str) -> int | None:
     """Check a large file in a process of its own: this one's memory stays as it is. Gives the length of a list."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(_CHECK), str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    with _few:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(_CHECK), str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
     try:
         answer = json.loads(done.stdout)
     except ValueError:

@@ -97,9 +97,11 @@ def warm() -> None:
 
 
 def start(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, folder: Path, grace_seconds: float, marker: str = ""
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, folder: Path, grace_seconds: float, marker: str
 ) -> Child:
     """Start a command in its own session; `folder` is removed by its guard when this process dies.
+
+    `marker` is a text in its environment that no other command has.
 
     Raises:
         TaskFailed: an argument or a variable holds a NUL, or this process has no more descriptors.
@@ -107,7 +109,7 @@ def start(
     _no_nul(argv, env)
     spec = {
         "argv": [*argv],
-        "env": {**env, MARKER: marker} if marker else {**env},
+        "env": {**env, MARKER: marker},
         "cwd": str(cwd),
         "folder": str(folder),
         "grace": grace_seconds,

@@ -58,7 +58,7 @@ def _parents() -> dict[int, list[int]]:
     """The children of every process of this machine."""
     children: dict[int, list[int]] = {}
     if sys.platform != "linux":
-        for line in _ps("pid=,ppid=").splitlines():
+        for line in _ps("pid", "ppid"):
             pid, parent = line.split()
             children.setdefault(int(parent), []).append(int(pid))
         return children
@@ -69,23 +69,44 @@ def _parents() -> dict[int, list[int]]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if fields[0] != b"Z":
-                children.setdefault(int(fields[1]), []).append(int(name))
+            children.setdefault(int(fields[1]), []).append(int(name))
     return children
 
 
-def _ps(columns: str) -> str:
-    done = subprocess.run(["ps", "-A", "-E", "-ww", "-o", columns], capture_output=True, check=False)
-    return done.stdout.decode(errors="replace")
+def _children(pid: int) -> list[int]:
+    """The children of one process, where the kernel lists them (CONFIG_PROC_CHILDREN)."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def _ps(*columns: str) -> list[str]:
+    """One line for every process but the one that lists them; commands come with their environment."""
+    options = [option for column in columns for option in ("-o", f"{column}=")]
+    with subprocess.Popen(["ps", "-A", "-E", "-ww", *options], stdout=subprocess.PIPE) as ps:
+        lines = ps.communicate()[0].decode(errors="replace").splitlines()
+    return [line for line in lines if line.split()[:1] != [str(ps.pid)]]
 
 
 def below(pid: int) -> list[int]:
     """All living processes below this one, parents first."""
-    children = _parents()
+    if os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+        children = _children
+    else:
+        all_children = _parents()
+
+        def children(pid: int) -> list[int]:
+            return all_children.get(pid, [])
+
     found: list[int] = []
     todo = [pid]
     while todo:
-        more = children.get(todo.pop(), [])
+        more = children(todo.pop())
         found += more
         todo += more
     return found
@@ -122,6 +143,7 @@ class Guard:
         self.orphaned = False
         self.until: float | None = None
         self.killed_at: float | None = None
+        self.pause = 0.01
 
     def main(self) -> None:
         size = receive(self.control, 8)
@@ -196,10 +218,8 @@ class Guard:
         """All that must end."""
         found = below(os.getpid())
         if sys.platform != "linux":
-            groups = [line.split() for line in _ps("pid=,pgid=").splitlines()]
-            found += [int(pid) for pid, group in groups if int(group) == self.pid]
-            marked = [line.split(maxsplit=1) for line in _ps("pid=,command=").splitlines() if self.marker in line]
-            found += [int(words[0]) for words in marked]
+            found += [int(pid) for pid, group in map(str.split, _ps("pid", "pgid")) if int(group) == self.pid]
+            found += [int(line.split()[0]) for line in _ps("pid", "command") if self.marker in line]
             found = [pid for pid in dict.fromkeys(found) if pid not in (os.getpid(), os.getppid())]
         return found
 
@@ -223,7 +243,8 @@ class Guard:
             return
         self.until = until
         if grace > 0:
-            pids = self.find()
+            # When the run died there may be hundreds of guards: only what takes no search.
+            pids = [-self.pid] if self.orphaned else self.find()
             send(pids, signal.SIGTERM)
             send(pids, signal.SIGCONT)
 
@@ -236,10 +257,13 @@ class Guard:
                 self.end(LEFTOVERS_SECONDS)
             now = time.monotonic()
             if self.until is not None and now >= self.until:
-                self.killed_at = self.killed_at or now
-                if now - self.killed_at > GIVE_UP_SECONDS:
+                if self.killed_at is None:
+                    self.killed_at = now
+                    send([-self.pid], signal.SIGKILL)
+                elif now - self.killed_at > GIVE_UP_SECONDS and self.pause > 1:
                     return
-                kill(self.find)
+                else:
+                    kill(self.find)
             for fd, _ in poll.poll(self.wait(now)):
                 if fd == self.wakeup:
                     os.read(fd, 4096)
@@ -250,7 +274,8 @@ class Guard:
 
     def wait(self, now: float) -> float | None:
         if self.killed_at is not None:
-            return 20
+            self.pause = min(2, 2 * self.pause)
+            return 1000 * self.pause
         return None if self.until is None else max(1.0, (self.until - now) * 1000)
 
     def listen(self, poll: select.poll) -> None:
@@ -353,14 +378,9 @@ class Spawner:
             kill(self.strays)
 
     def strays(self) -> list[int]:
-        children = _parents()
-        found: list[int] = []
-        todo = [pid for pid in children.get(os.getpid(), []) if pid not in self.guards]
-        while todo:
-            pid = todo.pop()
-            found.append(pid)
-            todo += children.get(pid, [])
-        return found
+        mine = _children(os.getpid()) or _parents().get(os.getpid(), [])
+        strays = [pid for pid in mine if pid not in self.guards]
+        return [*strays, *(pid for stray in strays for pid in below(stray))]
 
 
 def _wakeup() -> int:

@@ -46,9 +46,8 @@ def execute(
     begun = time.monotonic()
     if run.stop.is_set() or run.remaining_seconds() == 0:
         raise _stopped(run, 0)
-    child = _spawn.start(
-        argv, env=env, cwd=cwd, folder=folder, grace_seconds=grace_seconds, marker=folder.name or "slice"
-    )
+    marker = f"{folder.parent.name}/{folder.name}"
+    child = _spawn.start(argv, env=env, cwd=cwd, folder=folder, grace_seconds=grace_seconds, marker=marker)
     _note(run.run_id, child)
     _disk.watch(str(folder))
     try:

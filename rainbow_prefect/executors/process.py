@@ -59,7 +59,7 @@ class Process(Executor):
     )
     python: str | None = Field(
         default=None,
-        description="The Python of code without `requirements.txt`; absent: the one that runs rainbow.",
+        description="The Python that runs the code, also in environments for `requirements.txt`; absent: rainbow's.",
     )
     keep_failed: bool = Field(default=False, description="Keep the working directory of a slice that failed.")
     grace_seconds: Seconds = Field(
@@ -134,8 +134,10 @@ class Process(Executor):
     def _python_folder(self, command: Command, run: Run, env: Mapping[str, str]) -> Path:
         """The folder that comes first in the PATH."""
         python = self.python or sys.executable
+        if "/" in python:
+            python = str(run.root / python)
         if shutil.which(python) is None:
-            raise TaskFailed(f"the Python '{python}' of the executor does not exist; correct `python`")
+            raise TaskFailed(f"the Python '{self.python}' of the executor does not exist; correct `python`")
         source = command.source
         if source is None or not _environment.needs_environment(source):
             return _environment.python_folder(python)
