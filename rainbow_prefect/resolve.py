@@ -149,7 +149,7 @@ def _once(problems: Iterable[Problem]) -> list[Problem]:
 # -- files and their supers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _File:
     document: Document
     data: Map
@@ -236,6 +236,7 @@ class _Files:
     def chain(self, file: _File) -> list[_File] | None:
         """The file and its supers, nearest first; None, with the problem told, when the way is broken."""
         chain = [file]
+        seen = {file}
         while True:
             last = chain[-1]
             name = self._own_text(last.data, "super")
@@ -250,10 +251,11 @@ class _Files:
             if following is None:
                 self._missing(chain, text_of(name))
                 return None
-            if following in chain:
+            if following in seen:
                 self._cycle(chain, following)
                 return None
             chain.append(following)
+            seen.add(following)
 
     def _missing(self, chain: Sequence[_File], name: str) -> None:
         first, last = chain[0], chain[-1]

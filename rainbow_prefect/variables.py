@@ -262,6 +262,7 @@ class Scope:
         self._sizes: dict[tuple[int, str], int] = {}
         self._open: list[tuple[int, str]] = []
         self._texts: dict[str, str] = {}
+        self._hints: dict[str, str] = {}
 
     def inside(self, level: Level) -> Scope:
         """This scope with one more level before all others."""
@@ -353,8 +354,12 @@ class Scope:
 
     def _undefined(self, name: str) -> Flaw:
         looked = ", ".join([*(level.what for level in self.levels), "the environment"])
-        known = [key for level in self.levels for key in level.values]
-        hint = near(name, known, list_up_to=0) or "define it in `variables`, or write '\\{{' for literal braces"
+        if name not in self._hints:
+            # Finding a near match takes a millisecond; after many of them nobody reads on.
+            known = [key for level in self.levels for key in level.values] if len(self._hints) < 200 else []
+            otherwise = "define it in `variables`, or write '\\{{' for literal braces"
+            self._hints[name] = near(name, known, list_up_to=0) or otherwise
+        hint = self._hints[name]
         return Flaw(f"variable '{name}' is not defined; looked in {looked}", hint)
 
     def _variable(self, index: int, name: str) -> Any:
