@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
+from contextvars import copy_context
 
 from ..observers.base import Observer
 from ..run import Event, Metric
@@ -28,7 +29,7 @@ class Events:
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._failed: dict[int, str] = {}
         self._late: list[str] = []
-        self._thread = threading.Thread(target=self._loop, name="events", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._loop,), name="events", daemon=True)
         if self.observers:
             self._thread.start()
 

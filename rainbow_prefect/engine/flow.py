@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -46,6 +47,7 @@ from .threads import MAX_AT_ONCE, Runner
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+_HEED_SECONDS = 0.5
 
 Loader = Callable[[str], Plan]
 """Gives the plan of the pipeline of this name."""
@@ -58,6 +60,7 @@ class _Job:
     observers: Sequence[Observer] = ()
     bound: Plan | None = None
     in_process: bool = False
+    stop: threading.Event | None = None
     report: Report | None = None
     loop: Loop | None = None
     errors: list[BaseException] = field(default_factory=list)
@@ -171,8 +174,9 @@ class _Body:
         return self._end(loop)
 
     def _watched(self, loop: Loop) -> None:
-        watcher = threading.Thread(target=self._watch, args=(loop,), name="watch", daemon=True)
-        watcher.start()
+        threading.Thread(target=copy_context().run, args=(self._watch, loop), name="watch", daemon=True).start()
+        if self.job.stop is not None:
+            threading.Thread(target=self._heed, args=(loop, self.job.stop), name="heed", daemon=True).start()
         try:
             loop.run()
         except (KeyboardInterrupt, TerminationSignal) as error:
@@ -200,6 +204,13 @@ class _Body:
                 loop.stop("cancelled", "the run was cancelled")
                 return
             pause = max(_POLL_SECONDS, 4 * (time.monotonic() - asked))
+
+    def _heed(self, loop: Loop, stop: threading.Event) -> None:
+        """Cancel the run once it is asked to stop."""
+        while not self.ended.is_set():
+            if stop.wait(_HEED_SECONDS):
+                loop.stop("cancelled", "interrupted")
+                return
 
     def _clean(self, world: World) -> None:
         for executor in {id(one): one for one in world.executors.values()}.values():
@@ -354,10 +365,10 @@ def bind(plan: Plan, parameters: Mapping[str, Any]) -> Plan:
         CallError: a parameter is unknown, missing or of another type.
         ConfigError: with these parameters the pipeline is wrong.
     """
-    return plan_of(plan.pipeline.bind(parameters, lookup=_lookup), executor=plan.executor)
+    return plan_of(plan.pipeline.bind(parameters, lookup=variable), executor=plan.executor)
 
 
-def _lookup(name: str) -> Any:
+def variable(name: str) -> Any:
     """A Prefect Variable, else an environment variable."""
     from prefect.variables import Variable
 
@@ -394,10 +405,12 @@ def run(
     *,
     observers: Sequence[Observer] = (),
     on_started: Callable[[str, str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """Run a pipeline now, in this process, as a Prefect run, and wait until it ends; a failure is in the report.
 
     `on_started` is called with the flow-run id and its address in the UI ('' without one) before the first task.
+    When `stop` is set the run is cancelled, and its report is given once all has stopped.
 
     Raises:
         CallError, ConfigError: nothing was started.
@@ -405,7 +418,7 @@ def run(
     """
     bound = bind(plan, parameters or {})
     values = bound_values(plan, parameters or {})
-    job = _Job(observers, bound, in_process=True)
+    job = _Job(observers, bound, in_process=True, stop=stop)
     flow = _build(bound, lambda: job)
     with _client() as client:
         flow_run = client.create_flow_run(
@@ -421,6 +434,7 @@ def retry(
     *,
     observers: Sequence[Observer] = (),
     on_started: Callable[[str, str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """Run again what did not complete in a flow run, and what depends on it, in this process.
 
@@ -440,7 +454,7 @@ def retry(
         given = _given(found, flow_run, parameters or {})
         bound = bind(found, given)
         values = bound_values(found, given)
-        job = _Job(observers, bound, in_process=True)
+        job = _Job(observers, bound, in_process=True, stop=stop)
         flow = _build(bound, lambda: job)
         with holding(str(flow_run.id)):
             _check_over(client, flow_run)

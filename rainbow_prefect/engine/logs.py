@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextvars import copy_context
 from itertools import groupby
 
 from prefect.logging.handlers import APILogHandler
@@ -48,6 +49,7 @@ class Logs:
         self._logger = logging.getLogger(_NAME)
         self._api = APILogHandler()
         self._start = threading.Lock()
+        self._context = copy_context()  # the settings of Prefect are in it
 
     def write(self, source: Slice, line: str) -> None:
         """Take one line; waits when far too many are on their way."""
@@ -77,7 +79,7 @@ class Logs:
     def _begin(self) -> None:
         with self._start:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="logs", daemon=True)
+                self._thread = threading.Thread(target=self._context.run, args=(self._loop,), name="logs", daemon=True)
                 self._thread.start()
 
     def _loop(self) -> None:

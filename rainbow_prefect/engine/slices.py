@@ -280,7 +280,7 @@ class StepRun:
             if tail and not any(line.strip() and line.strip() in text for line in tail[-1:]):
                 text = f"{text}; last lines: " + " | ".join(line for line in tail[-5:])
         else:
-            text = f"{type(error).__name__}: {error}".rstrip(": ")
+            text = _words(error)
         return self.world.secrets.mask(text)[:4000]
 
     def _trace(self, one: Slice, error: BaseException) -> None:
@@ -291,7 +291,7 @@ class StepRun:
             for text in ["Traceback (most recent call last):\n", *traceback.format_list(own)]:
                 for line in text.rstrip("\n").split("\n"):
                     self._write(one, line)
-            self._write(one, f"{type(error).__name__}: {error}")
+            self._write(one, _words(error))
 
     # -- after
 
@@ -347,6 +347,8 @@ class StepRun:
         """What failed, with its input."""
         if not bad:
             return ""
+        if self.broken:
+            return self.broken
         if not self.step.task.is_split:
             return bad[0].report.message
         total = len(self.slices)
@@ -399,6 +401,15 @@ def _digest_of(value: Any) -> bytes:
         value.path.read_bytes() if isinstance(value, Large) else json.dumps(value, sort_keys=True, default=str).encode()
     )
     return hashlib.blake2b(data, digest_size=9).digest()
+
+
+def _words(error: BaseException) -> str:
+    """An exception as `ValueError: text`."""
+    try:
+        text = str(error)
+    except Exception:  # an exception may be as broken as what raised it
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def duration(seconds: float) -> str:
