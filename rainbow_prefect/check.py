@@ -135,8 +135,10 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
     resolved, wrong = resolve(documents, lookup=lookup or environment)
     problems += wrong
     built = [build(one, look) for one in resolved]
+    unrendered = {one.mark for one in wrong if one.severity == "error"}
     for one in built:
-        problems += one.problems
+        # A text that could not be rendered is one problem, not also one of a wrong type.
+        problems += [problem for problem in one.problems if problem.mark not in unrendered]
     problems += across(built)
     problems = _once(problems)
     if problems:
