@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
 from ..errors import CallError, near
 from .options import json_option, print_json
-from .runs import OVER, Found, find_run, known_server, prefect_client
+from .runs import OVER, Found, find_run, known_server, prefect_client, read_run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -22,7 +24,20 @@ if TYPE_CHECKING:
 _PAGE = 200
 _LATE_SECONDS = 10
 _LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
-_SLICE = re.compile(r"(.+)\[\d+\]\Z")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the log; `time` is ISO 8601 in UTC, `task` the name of the task run, None when the run itself says it."""
+
+    time: str
+    task: str | None
+    level: str
+    message: str
+
+    def __str__(self) -> str:
+        task = f"{self.task} | " if self.task else ""
+        return f"{self.time[11:19]} {task}{self.message}"
 
 
 @click.command()
@@ -44,23 +59,23 @@ def command(run: str, task: str | None, grep: str | None, tail: int | None, foll
     found = find_run(run)
     with prefect_client() as client:
         if follow:
-            for line in _followed(client, found, task, pattern):
-                click.echo(_text(line))
+            _print(_matching(_followed(client, found, task), pattern))
             return
-        names = _names(client, found, task)
-        lines = [
-            line
-            for record in _records(client, found)
-            for line in _shown(record, names, task)
-            if pattern is None or pattern.search(line["message"])
-        ]
-    if tail is not None:
-        lines = lines[len(lines) - min(tail, len(lines)) :]
-    if as_json:
-        print_json({"flow_run_id": found.id, "pipeline": found.pipeline, "state": found.state, "lines": lines})
-        return
+        names = _names(client, found)
+        _check_task(found, names, task)
+        lines = _matching(_lines(_records(client, found), names, task), pattern)
+        if tail is not None:
+            lines = iter(deque(lines, tail))
+        if as_json:
+            shown = [asdict(line) for line in lines]
+            print_json({"flow_run_id": found.id, "pipeline": found.pipeline, "state": found.state, "lines": shown})
+        else:
+            _print(lines)
+
+
+def _print(lines: Iterable[Line]) -> None:
     for line in lines:
-        click.echo(_text(line))
+        click.echo(str(line))
 
 
 def _pattern(grep: str | None) -> re.Pattern[str] | None:
@@ -72,18 +87,15 @@ def _pattern(grep: str | None) -> re.Pattern[str] | None:
         raise CallError(f"--grep {grep!r} is not a regular expression: {error}") from None
 
 
-def _text(line: dict[str, Any]) -> str:
-    clock = line["time"][11:19]
-    task = f"{line['task']} | " if line["task"] else ""
-    return f"{clock} {task}{line['message']}"
+def _matching(lines: Iterable[Line], pattern: re.Pattern[str] | None) -> Iterator[Line]:
+    return (line for line in lines if pattern is None or pattern.search(line.message))
 
 
-def _names(client: SyncPrefectClient, found: Found, task: str | None) -> dict[UUID, str]:
-    """The names of the task runs.
+# -- names of tasks
 
-    Raises:
-        CallError: no task of the run is named so.
-    """
+
+def _names(client: SyncPrefectClient, found: Found) -> dict[UUID, str]:
+    """The names of the task runs of a run."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     names: dict[UUID, str] = {}
@@ -92,15 +104,22 @@ def _names(client: SyncPrefectClient, found: Found, task: str | None) -> dict[UU
         names |= {one.id: one.name for one in page}
         if len(page) < _PAGE:
             break
-    if task is not None and not any(_is_of(name, task) for name in names.values()):
-        known = {found_[1] if (found_ := _SLICE.match(name)) else name for name in names.values()}
-        hint = near(task, known) if known else "no task has started yet"
-        raise CallError(f"run {found.id} has no task '{task}'; {hint}")
     return names
+
+
+def _check_task(found: Found, names: dict[UUID, str], task: str | None) -> None:
+    if task is None or any(_is_of(name, task) for name in names.values()):
+        return
+    known = {re.sub(r"\[\d+\]\Z", "", name) for name in names.values()}
+    hint = near(task, known) if known else "no task has started"
+    raise CallError(f"run {found.id} has no task '{task}'{f'; {hint}' if hint else ''}")
 
 
 def _is_of(name: str, task: str) -> bool:
     return name == task or (name.startswith(f"{task}[") and name.endswith("]"))
+
+
+# -- records
 
 
 def _records(client: SyncPrefectClient, found: Found, *, since: datetime | None = None) -> Iterator[Log]:
@@ -120,35 +139,37 @@ def _records(client: SyncPrefectClient, found: Found, *, since: datetime | None 
             return
 
 
-def _shown(log: Log, names: dict[UUID, str], task: str | None) -> Iterator[dict[str, Any]]:
-    """A record as lines: what came in masses was sent many lines at a time."""
-    name = names.get(log.task_run_id, "") if log.task_run_id else ""
-    if task is not None and not _is_of(name, task):
-        return
-    stamp = log.timestamp.isoformat().replace("+00:00", "Z")
-    level = _LEVELS.get(log.level, str(log.level))
-    for text in log.message.split("\n"):
-        yield {"time": stamp, "task": name or None, "level": level, "message": text}
+def _lines(records: Iterable[Log], names: dict[UUID, str], task: str | None) -> Iterator[Line]:
+    """Records as lines: what came in masses was sent many lines at a time."""
+    for record in records:
+        name = names.get(record.task_run_id) if record.task_run_id else None
+        if task is not None and not _is_of(name or "", task):
+            continue
+        stamp = record.timestamp.isoformat().replace("+00:00", "Z")
+        level = _LEVELS.get(record.level, str(record.level))
+        for text in record.message.split("\n"):
+            yield Line(stamp, name, level, text)
 
 
-def _followed(
-    client: SyncPrefectClient, found: Found, task: str | None, pattern: re.Pattern[str] | None
-) -> Iterator[dict[str, Any]]:
-    """Lines as they come. Records arrive out of order: the last seconds are asked for again each time."""
-    seen: set[UUID | None] = set()
-    since: datetime | None = None
+def _followed(client: SyncPrefectClient, found: Found, task: str | None) -> Iterator[Line]:
+    """Lines as they come. Records arrive late and out of order: the last seconds are asked for again each time."""
+    seen: dict[UUID, datetime] = {}
     names: dict[UUID, str] = {}
+    since: datetime | None = None
     quiet_rounds = 0
     while quiet_rounds < 2:
-        is_over = find_run(found.id).state in OVER
-        fresh = [one for one in _records(client, found, since=since) if one.id not in seen]
+        is_over = read_run(client, UUID(found.id)).state in OVER
+        fresh = [one for one in _records(client, found, since=since) if one.id is not None and one.id not in seen]
         if any(one.task_run_id is not None and one.task_run_id not in names for one in fresh):
-            names = _names(client, found, None)
-        for one in fresh:
-            seen.add(one.id)
-            since = one.timestamp - timedelta(seconds=_LATE_SECONDS)
-            for line in _shown(one, names, task):
-                if pattern is None or pattern.search(line["message"]):
-                    yield line
+            names = _names(client, found)
+        seen |= {one.id: one.timestamp for one in fresh if one.id is not None}
+        yield from _lines(fresh, names, task)
+        if fresh:
+            since = max(seen.values()) - timedelta(seconds=_LATE_SECONDS)
+            seen = {key: stamp for key, stamp in seen.items() if stamp >= since}
         quiet_rounds = quiet_rounds + 1 if is_over and not fresh else 0
-        time.sleep(1)
+        if quiet_rounds < 2:
+            time.sleep(1)
+    if not names:
+        names = _names(client, found)
+    _check_task(found, names, task)

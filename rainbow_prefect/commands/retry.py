@@ -7,25 +7,14 @@ from pathlib import Path
 import click
 
 from .. import plan as plans
-from .. import server
-from ..plan import Plan
-from .execution import (
-    finish,
-    given_parameters,
-    interruptible,
-    load,
-    param_option,
-    pipeline_named,
-    quiet_option,
-    watched,
-)
-from .options import json_option, quiet_prefect
-from .runs import find_run
+from .execution import finish, given_parameters, load, param_option, quiet_option, watched
+from .options import json_option
+from .runs import find_run, known_server
 
 
 @click.command()
 @click.argument("run")
-@click.option("--path", type=click.Path(path_type=Path), default=".", help="Where its rainbow.yml is.")
+@click.option("--path", type=click.Path(path_type=Path), default=".", help="Where its rainbow.yml is; default: here.")
 @click.option("--executor", metavar="NAME", help="As `rainbow run --executor`.")
 @param_option
 @quiet_option
@@ -37,13 +26,13 @@ def command(run: str, path: Path, executor: str | None, params: tuple[str, ...],
     `--param` gives secret parameters again, which Prefect does not keep.
     """
     parameters = given_parameters(params)
-    connection = server.connect(tell=lambda text: click.echo(text, err=True))
-    quiet_prefect()
+    connection = known_server()
     found = find_run(run)
-    checked = load(path, ready=lambda: connection)
-    plan: Plan = plans.plan(pipeline_named(checked, found.pipeline), executor=executor)
+    plan = plans.plan(load(path, found.pipeline, ready=lambda: connection), executor=executor)
     from .. import engine
 
-    with watched(plan, quiet=quiet, as_json=as_json) as observers, interruptible():
-        report = engine.retry(plan, found.id, parameters, observers=observers)
-    return finish(report, connection, plan, path, as_json=as_json)
+    with watched(plan, quiet=quiet, as_json=as_json) as watch:
+        report = engine.retry(
+            plan, found.id, parameters, observers=watch.observers, on_started=watch.started, stop=watch.stop
+        )
+    return finish(report, connection, path, as_json=as_json)

@@ -9,8 +9,8 @@ import click
 
 from .. import plan as plans
 from .. import server
-from .execution import finish, interruptible, load, param_option, quiet_option, typed, watched
-from .options import choose, json_option, path_argument, pipeline_option, quiet_prefect
+from .execution import finish, load, param_option, quiet_option, typed, watched
+from .options import json_option, path_argument, pipeline_option, quiet_prefect
 
 
 @click.command()
@@ -32,14 +32,13 @@ def command(
     def ready() -> server.Connection:
         return server.connect(tell=lambda text: click.echo(text, err=True))
 
-    checked = load(path, ready=ready)
-    chosen = choose({one.pipeline: one for app in checked.apps for one in app.pipelines}, pipeline, "pipeline")
+    chosen = load(path, pipeline, ready=ready)
     parameters = typed(chosen, params)
     plan = plans.plan(chosen, executor=executor)
     connection = ready()
     quiet_prefect()
     from .. import engine
 
-    with watched(plan, quiet=quiet, as_json=as_json) as observers, interruptible():
-        report = engine.run(plan, parameters, observers=observers)
-    return finish(report, connection, plan, path, as_json=as_json)
+    with watched(plan, quiet=quiet, as_json=as_json) as watch:
+        report = engine.run(plan, parameters, observers=watch.observers, on_started=watch.started, stop=watch.stop)
+    return finish(report, connection, path, as_json=as_json)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,10 +15,12 @@ import click
 from .. import server
 from ..display import duration, table, words
 from ..errors import CallError, RunError, near
+from ..secrets import mask_url
 from .options import json_option, print_json, quiet_prefect
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import FlowRun
 
 STATES = (
@@ -33,7 +36,11 @@ STATES = (
     "paused",
 )
 OVER = ("completed", "failed", "timed_out", "cancelled", "crashed")
-_SEARCHED = 200
+_LAST = ("last", "latest")
+_TYPES = {"timed_out": "failed"}
+_PAGE = 200
+_SEARCHED = 2000
+_SOME = 5
 _MONTH = 30 * 24 * 3600
 
 
@@ -66,16 +73,22 @@ class Found:
 
 @contextmanager
 def prefect_client() -> Iterator[SyncPrefectClient]:
-    """Prefect's client; a server that goes away is told as `RunError`."""
+    """Prefect's client; a server that goes away or breaks is told as `RunError`."""
     import httpx
     from prefect.client.orchestration import get_client
 
+    url = ""
     try:
         with get_client(sync_client=True) as client:
+            url = mask_url(str(client.api_url))
             yield client
     except httpx.TransportError as error:
+        why = str(error) or type(error).__name__
+        raise RunError(f"the Prefect server at {url} does not answer ({why}); is it running?") from error
+    except httpx.HTTPStatusError as error:
+        answer = error.response
         raise RunError(
-            f"the Prefect server does not answer: {error or type(error).__name__}; is it running?"
+            f"the Prefect server at {url} answered {answer.status_code} {answer.reason_phrase}; its log says why"
         ) from error
 
 
@@ -121,80 +134,104 @@ def flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str
 
 
 def read_runs(
-    client: SyncPrefectClient, *, pipeline: str | None = None, states: tuple[str, ...] = (), limit: int = _SEARCHED
-) -> list[Found]:
-    """The latest runs of rainbow pipelines, the newest first."""
-    from prefect.client.schemas.filters import (
-        FlowFilter,
-        FlowFilterName,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateName,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
+    client: SyncPrefectClient, *, pipeline: str | None = None, states: Collection[str] = (), name: str | None = None
+) -> Iterator[Found]:
+    """The runs, the newest first, a page at a time; those that are to come only when `scheduled` is asked for."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
     from prefect.client.schemas.sorting import FlowRunSort
 
     flow = None if pipeline is None else FlowFilter(name=FlowFilterName(any_=[pipeline]))
-    runs: list[FlowRun] = []
-    filters: list[FlowRunFilter | None] = [None]
-    if states:
-        filters = []
-        types = [StateType(one.upper()) for one in states if one != "timed_out"]
-        if types:
-            filters.append(FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))))
-        if "timed_out" in states:
-            filters.append(FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["TimedOut"]))))
-    for one in filters:
-        offset = 0
-        while len(runs) < limit:
-            page = client.read_flow_runs(
-                flow_filter=flow,
-                flow_run_filter=one,
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=min(200, limit),
-                offset=offset,
-            )
-            runs += page
-            if len(page) < min(200, limit):
-                break
-            offset += len(page)
-    names = flow_names(client, runs)
-    found = [found_of(run, names.get(run.flow_id, "?")) for run in runs]
-    if states:
-        found = [one for one in found if one.state in states]
-    unique = {one.id: one for one in found}
-    return list(unique.values())[:limit]
+    wanted = _filter(states, name)
+    names: dict[UUID, str] = {}
+    seen: set[str] = set()
+    offset = 0
+    while True:
+        page = client.read_flow_runs(
+            flow_filter=flow,
+            flow_run_filter=wanted,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=_PAGE,
+            offset=offset,
+        )
+        names |= flow_names(client, [run for run in page if run.flow_id not in names])
+        for run in page:
+            found = found_of(run, names.get(run.flow_id, "?"))
+            if found.id not in seen and (not states or found.state in states):
+                seen.add(found.id)
+                yield found
+        offset += len(page)
+        if len(page) < _PAGE:
+            return
 
 
-def find_run(called: str) -> Found:
-    """The run with this id, beginning of an id or name; `last` is the latest.
+def _filter(states: Collection[str], name: str | None) -> FlowRunFilter:
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterExpectedStartTime,
+        FlowRunFilterName,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    types = {StateType(_TYPES.get(one, one).upper()) for one in states}
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    return FlowRunFilter(
+        name=None if name is None else FlowRunFilterName(any_=[name]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(types))) if types else None,
+        expected_start_time=None if "scheduled" in states else FlowRunFilterExpectedStartTime(before_=soon),
+    )
+
+
+def find_run(called: str, *, states: Collection[str] = ()) -> Found:
+    """The run with this id, beginning of an id, or name; `last` is the latest, in one of `states` if there is any.
 
     Raises:
         CallError: there is none, or more than one.
+        RunError: the server does not answer.
+    """
+    with prefect_client() as client:
+        if called in _LAST:
+            found = next(read_runs(client, states=states), None) if states else None
+            found = found or next(read_runs(client), None)
+            if found is None:
+                raise CallError("there is no run yet; start one: rainbow run")
+            return found
+        try:
+            run_id = UUID(called)
+        except ValueError:
+            return _by_words(client, called)
+        return read_run(client, run_id)
+
+
+def read_run(client: SyncPrefectClient, run_id: UUID) -> Found:
+    """The run with this id as it is now.
+
+    Raises:
+        CallError: there is none.
     """
     from prefect.exceptions import ObjectNotFound
 
-    with prefect_client() as client:
-        try:
-            run = client.read_flow_run(UUID(called))
-            return found_of(run, client.read_flow(run.flow_id).name)
-        except ObjectNotFound:
-            raise CallError(f"there is no run '{called}'; `rainbow runs` lists them") from None
-        except ValueError:
-            pass
-        runs = read_runs(client)
-    if called == "last":
-        if not runs:
-            raise CallError("there is no run yet; start one: rainbow run")
-        return runs[0]
-    fitting = [one for one in runs if one.name == called] or [one for one in runs if one.id.startswith(called.lower())]
+    try:
+        run = client.read_flow_run(run_id)
+        return found_of(run, client.read_flow(run.flow_id).name)
+    except ObjectNotFound:
+        raise CallError(f"there is no run '{run_id}'; `rainbow runs` lists them") from None
+
+
+def _by_words(client: SyncPrefectClient, called: str) -> Found:
+    """The run with this name, else the one whose id begins so."""
+    known: list[Found] = []
+    fitting = list(islice(read_runs(client, name=called), _SOME))
     if not fitting:
-        hint = near(called, [one.name for one in runs], list_up_to=0) or "`rainbow runs` lists them"
-        raise CallError(f"there is no run '{called}'; {hint}")
+        known = list(islice(read_runs(client), _SEARCHED))
+        fitting = [one for one in known if one.id.startswith(called.lower())]
+    if not fitting:
+        hint = near(called, [one.name for one in known], list_up_to=0)
+        raise CallError(f"there is no run '{called}'; {hint or '`rainbow runs` lists them'}")
     if len(fitting) > 1:
-        some = ", ".join(one.id for one in fitting[:5])
-        raise CallError(f"'{called}' fits {len(fitting)} runs: {some}; give more of the id")
+        some = ", ".join(one.id for one in fitting[:_SOME])
+        raise CallError(f"'{called}' fits more than one run: {some}; give more of the id")
     return fitting[0]
 
 
@@ -213,7 +250,7 @@ def command(pipeline: str | None, states: tuple[str, ...], limit: int, as_json: 
             raise CallError(f"unknown state '{one}'; {near(one, STATES)}")
     connection = known_server()
     with prefect_client() as client:
-        runs = read_runs(client, pipeline=pipeline, states=wanted, limit=limit)
+        runs = list(islice(read_runs(client, pipeline=pipeline, states=wanted), limit))
     if as_json:
         print_json({"runs": [one.as_dict(connection.run_url(one.id)) for one in runs]})
         return

@@ -172,6 +172,16 @@ def was_here(run_id: str) -> bool:
     return (_locks() / f"{run_id}.lock").exists()
 
 
+def is_dead(run_id: str) -> bool:
+    """Whether the process of this machine that executed this flow run was killed, and no other has taken over."""
+    try:
+        with (_locks() / f"{run_id}.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # there is no such file, or its process holds it
+        return False
+
+
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder for the files of a run, removed at its end."""
