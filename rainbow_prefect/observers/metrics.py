@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ..errors import near
+from ..errors import RunError, near
 from ..registry import observers
 from ..run import Event, Metric
 from .base import Observer
@@ -96,15 +96,28 @@ class Unusable(Observer):
         return (self.message,)
 
 
-def observers_of(app: App, pipeline: Pipeline) -> list[Observer]:
-    """Fresh observers for one run: the metrics backends of the pipeline, else of the app, and all `observers` of both."""
+def observers_of(
+    app: App, pipeline: Pipeline, render: Callable[[Any], Any] = lambda observer: observer
+) -> list[Observer]:
+    """Fresh observers for one run: the metrics backends of the pipeline, else of the app, and all `observers` of both.
+
+    `render` puts secrets into their fields (`Secrets.render`); what it raises becomes a warning of the run.
+    """
     made: list[Observer] = []
     for metrics in _sections(pipeline) or _sections(app):
         namespace = str(_field(metrics, "namespace") or "")
         made += [_backend(one, namespace) for one in _field(metrics, "backends") or ()]
     for declared in (getattr(app, "observers", ()), getattr(pipeline, "observers", ())):
         made += [_fresh(one) for one in declared or ()]
-    return made
+    return [_rendered(one, render) for one in made]
+
+
+def _rendered(observer: Observer, render: Callable[[Any], Any]) -> Observer:
+    try:
+        rendered: Observer = render(observer)
+    except RunError as error:
+        return Unusable(message=f"observer '{observer.type}' was not told: {error}")
+    return rendered
 
 
 def _sections(owner: Any) -> list[Any]:

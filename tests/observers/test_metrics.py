@@ -12,6 +12,7 @@ from rainbow_prefect.observers.base import Observer, RecordingObserver
 from rainbow_prefect.observers.metrics import Log, Metrics, observers_of
 from rainbow_prefect.registry import observers
 from rainbow_prefect.run import Event, Metric
+from rainbow_prefect.secrets import Secret, Secrets
 
 
 def event(kind: Any, *, state: str = "", seconds: float = 0.0) -> Event:
@@ -127,3 +128,24 @@ def test_declared_observers_are_fresh_for_each_run() -> None:
     assert isinstance(first, RecordingObserver) and isinstance(second, RecordingObserver)
     first.on_event(event("run_started"))
     assert (len(declared.events), len(first.events), len(second.events)) == (1, 1, 0)
+
+
+def test_secrets_are_put_into_their_fields() -> None:
+    secrets = Secrets([Secret(secret="place", env="PLACE")], environ={"PLACE": "eu-west-9"})
+    backend = {"type": "cloudwatch", "region": "{{secret.place}}"}
+
+    (made,) = observers_of(app(), app(metrics={"namespace": "A", "backends": [backend]}), secrets.render)
+
+    assert made.model_dump()["region"] == "eu-west-9"
+
+
+def test_a_missing_secret_is_a_warning_of_the_run() -> None:
+    secrets = Secrets([Secret(secret="place", env="PLACE")], environ={})
+    backend = {"type": "cloudwatch", "region": "{{secret.place}}"}
+
+    (made,) = observers_of(app(), app(metrics={"namespace": "A", "backends": [backend]}), secrets.render)
+
+    assert made.warnings() == (
+        "observer 'cloudwatch' was not told: secret 'place': the environment variable PLACE is not set; "
+        "set it before the run",
+    )
