@@ -158,9 +158,10 @@ def _assign(target: ast.expr, value: ast.expr, names: Names) -> None:
         if isinstance(value, ast.Lambda):
             names.functions[target.id] = _needed(value.args)
             return
+        is_there = target.id in names.functions or target.id in names.others
         names.functions.pop(target.id, None)
         is_constant = isinstance(value, ast.Constant | ast.List | ast.Dict | ast.Set | ast.Tuple | ast.JoinedStr)
-        names.others[target.id] = _CONSTANT if is_constant else _UNKNOWN
+        names.others[target.id] = _CONSTANT if is_constant and not is_there else _UNKNOWN
 
 
 def _needed(arguments: ast.arguments) -> int:

@@ -192,7 +192,7 @@ def _message(one: Any, value: Any, part: Any) -> tuple[str, str]:
     if name in _LIMITS:
         key, text = _LIMITS[name]
         limit = text.format(context[key])
-        whole = "a whole number" if isinstance(value, int) and isinstance(context[key], int) else "a number"
+        whole = "a whole number" if isinstance(context[key], int) else "a number"
         return f"must be {whole} {limit}, got {shown(value)}", ""
     if name == "string_too_short":
         return "must not be empty", ""

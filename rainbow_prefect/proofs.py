@@ -523,8 +523,8 @@ class Proofs:
         earlier = tuple(one or "" for one in names[:index])
         place = Place(self.app, pipeline.made, self.folder_of_file, earlier)
         for flaw in made.check(place):
-            if flaw.keys and flaw.keys[0] in site.wrong:
-                continue
+            if site.wrong and (not flaw.keys or flaw.keys[0] in site.wrong):
+                continue  # told already, or it may be an echo of that
             keys = (*site.keys, *flaw.keys)
             self.tell(keys, flaw.message, flaw.hint, severity=flaw.severity, on_key=flaw.on_key)
 
