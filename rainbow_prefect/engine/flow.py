@@ -29,6 +29,7 @@ from prefect.states import Completed, Failed, Pending
 from prefect.tasks import Task as PrefectTask
 from prefect.utilities.urls import url_for
 
+from ..app import Parameter
 from ..errors import CallError, RainbowError, RunError
 from ..executors.base import BlockReference, Executor
 from ..observers.base import Observer
@@ -79,9 +80,12 @@ def _build(plan: Plan, job: Callable[[], _Job]) -> Flow[..., Any]:
     pipeline = plan.pipeline
 
     def body(**parameters: Any) -> State[Any]:
-        return _Body(plan, parameters, job()).run()
+        hidden = {one.name: STARS for one in pipeline.parameters if _is_hidden(one)}
+        given = {name: value for name, value in parameters.items() if hidden.get(name) != value}
+        return _Body(plan, given, job()).run()
 
     body.__name__ = body.__qualname__ = pipeline.pipeline
+    body.__module__ = "rainbow_prefect.flows"  # where a worker finds it by its name
     body.__doc__ = pipeline.description or f"Pipeline '{pipeline.pipeline}' of {plan.app.shown}."
     setattr(body, "__signature__", _signature(plan))  # noqa: B010
     return Flow(
@@ -104,12 +108,21 @@ def _signature(plan: Plan) -> inspect.Signature:
             inspect.Parameter(
                 one.name,
                 kind,
-                default=inspect.Parameter.empty if one.is_required else one.default,
-                annotation=one.python_type,
+                default=inspect.Parameter.empty if one.is_required else _default(one),
+                annotation=one.python_type | str if _is_hidden(one) else one.python_type,
             )
             for one in plan.pipeline.parameters
         ]
     )
+
+
+def _is_hidden(parameter: Parameter) -> bool:
+    """Whether Prefect must not know its default, which it stores with deployments and runs."""
+    return sensitive(parameter.name) and not parameter.is_required
+
+
+def _default(parameter: Parameter) -> Any:
+    return STARS if _is_hidden(parameter) else parameter.default
 
 
 # -- one execution, inside the flow
@@ -144,9 +157,10 @@ class _Body:
             return Failed(message=str(error))
 
     def _run(self, scratch: Path) -> State[Any]:
+        self.parameters = bound_values(self.plan, self.parameters)
         plan = self.job.bound or bind(self.plan, self.parameters)
         secrets = _secrets(plan, self.parameters)
-        events = Events([*observers_of(plan.app, plan.pipeline), *self.job.observers])
+        events = Events([*observers_of(plan.app, plan.pipeline, secrets.render), *self.job.observers])
         minutes = plan.pipeline.timeout_minutes
         world = World(
             plan=plan,
@@ -160,7 +174,7 @@ class _Body:
             executors={step.name: _resolved(step.executor) for step in plan.steps},
             env=secrets.render({**plan.app.env_vars, **plan.pipeline.env_vars}),
             deadline=None if minutes is None else self.began + 60 * minutes,
-            is_continued=self.flow_run.run_count > 1,
+            is_continued=self.flow_run.run_count > 0,
         )
         loop = Loop(world, self._submit, self._find)
         self.job.loop = loop

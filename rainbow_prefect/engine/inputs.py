@@ -6,7 +6,8 @@ import csv
 import glob
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def _read_csv(path: Path, shown: str) -> list[dict[str, Any]]:
         number = next(number for number, row in enumerate(items, 2) if None in row)
         raise TaskFailed(f"input file '{shown}' is not CSV: row {number} has more cells than the header")
     return items
+
+
+def as_json(value: Any) -> Any:
+    """A value of the file as JSON data: YAML and parameters know dates, which become their ISO text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
+    return value
 
 
 def slices_of(task: Task, value: Any, *, what: str) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import TaskFailed
 from ..run import PartitionReport
-from .inputs import joined, read_files, slices_of
+from .inputs import as_json, joined, read_files, slices_of
 from .slices import Cause, Slice, StepRun, World, duration
 from .storage import Kept
 from .threads import MAX_AT_ONCE
@@ -153,7 +153,7 @@ class Loop:
         if reads.kind == "file":
             return read_files(str(reads.value), self.world.plan.app.root)
         if reads.kind == "static":
-            return self.world.secrets.render(reads.value)
+            return as_json(self.world.secrets.render(reads.value))
         if reads.kind == "none":
             return None
         source = self.runs[str(reads.value)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.exceptions import PrefectException
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.settings import get_current_settings
@@ -56,10 +57,10 @@ class Storage:
             return None
         try:
             store: Any = self._store.update_for_task(task, _sync=True)  # type: ignore[call-arg]
-            if not store.exists(key, _sync=True):
+            if not store.exists(key):
                 return None
-            return self._unpacked(store.read(key, _sync=True).result)
-        except Exception:  # half a file after `kill -9`, or one of another version: the slice runs again
+            return self._unpacked(store.read(key).result)
+        except (ValueError, KeyError, OSError, PrefectException):  # half a file after `kill -9`, or one of another version: the slice runs again
             return None
 
     def pack(self, kept: Kept, key: str) -> dict[str, Any]:
