@@ -69,7 +69,7 @@ def harmless(line: str) -> str:
     """A line of user code as a terminal may be given it: without escape sequences and control characters."""
     if line.isprintable():
         return line
-    return _CONTROLS.sub("", _ESCAPES.sub("", line.expandtabs(8)))
+    return _CONTROLS.sub("", _ESCAPES.sub("", line)).expandtabs(8)
 
 
 def mark_of(state: str, *, plain: bool = False) -> str:
@@ -80,7 +80,7 @@ def mark_of(state: str, *, plain: bool = False) -> str:
 def can_write(out: IO[str], text: str = "✓✗■●·━─⠋") -> bool:
     """Whether this stream can take more than ASCII."""
     try:
-        text.encode(getattr(out, "encoding", None) or "ascii")
+        text.encode(getattr(out, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

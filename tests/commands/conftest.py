@@ -1,0 +1,96 @@
+"""Commands that talk to Prefect: called in this process, or started as a process that a test looks at while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rainbow_prefect import cli
+from tests.conftest import RAINBOW, Done
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """`rainbow ARGS` in this process, which has Prefect loaded already: `call("runs", code=0)`."""
+
+    def run(*args: str | Path, cwd: Path | None = None, code: int | None = 0) -> Done:
+        monkeypatch.chdir(cwd or tmp_path)
+        capfd.readouterr()
+        status = cli._call([*map(str, args)])
+        out, err = capfd.readouterr()
+        if code is not None:
+            assert status == code, f"exit status {status}\n{out[-3000:]}\n{err[-3000:]}"
+        return Done(status, out, err)
+
+    return run
+
+
+class Started:
+    """A `rainbow` that runs; `folder` is where its tasks write what a test waits for."""
+
+    def __init__(self, words: list[str], folder: Path, env: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [RAINBOW, *words], cwd=folder, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._family: list[psutil.Process] = []
+
+    def wait_for(self, name: str, seconds: float = 90) -> str:
+        """Wait until a file of this name has text; gives it."""
+        path = self.folder / name
+        deadline = time.monotonic() + seconds
+        while not (path.exists() and path.read_text()):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, f"{name} did not come"
+            time.sleep(0.05)
+        self._family = psutil.Process(self.process.pid).children(recursive=True)
+        return path.read_text()
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, seconds: float = 60) -> Done:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=seconds)
+        return Done(self.process.returncode, out.decode(), err.decode())
+
+    def left_over(self, seconds: float = 20) -> list[str]:
+        """The commands of processes that it started and that still run."""
+        _, alive = psutil.wait_procs(self._family, timeout=seconds)
+        return [" ".join(one.cmdline()) for one in alive]
+
+
+@pytest.fixture
+def start(prefect_server: str) -> Iterator[Callable[..., Started]]:
+    """Start `rainbow ARGS` in a folder, without waiting for it."""
+    all_: list[Started] = []
+
+    def begin(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Started:
+        all_.append(Started([*args], cwd, env or {}))
+        return all_[-1]
+
+    yield begin
+    for one in all_:
+        if one.process.poll() is None:
+            one.process.send_signal(signal.SIGKILL)
+        one.process.communicate()
+
+
+def api(url: str, path: str, data: Any = None) -> Any:
+    """What Prefect's API itself says."""
+    from urllib.request import Request, urlopen
+
+    body = None if data is None else json.dumps(data).encode()
+    with urlopen(Request(f"{url}/{path}", body, {"content-type": "application/json"}), timeout=30) as answer:
+        return json.loads(answer.read() or "null")
