@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import MissingFlowError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
@@ -151,6 +154,27 @@ def test_the_flow_can_be_called(root: Path, prefect_api: str) -> None:
     assert state.is_completed()
 
 
+def test_prefect_never_knows_a_secret_default(root: Path, project: Project, prefect_api: str) -> None:
+    project(
+        {"rainbow.yml": YAML.replace('type: str, default: "!"}', 'default: "!"}, {name: pin_token, default: 771199}')}
+    )
+    flow = rainbow_prefect.flows.words
+
+    state = flow(return_state=True)
+
+    assert state.is_completed()
+    assert flow.parameters.properties["pin_token"]["default"] == "********"
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+    assert run.parameters == {"mark": "!", "pin_token": "********"}
+
+
+def test_a_flow_knows_its_own_entrypoint(root: Path) -> None:
+    deployment = rainbow_prefect.flows.words.to_deployment("d", entrypoint_type=EntrypointType.MODULE_PATH)
+
+    assert deployment.entrypoint == "rainbow_prefect.flows.words"
+
+
 def _worker(name: str, cwd: Path, **env: str) -> None:
     """A real process worker takes what is due, and ends."""
     prefect = [sys.executable, "-m", "prefect"]
@@ -172,31 +196,30 @@ async def _ended(flow_run_id: Any) -> tuple[str, str]:
         return run.state.name if run.state else "", "\n".join(one.message for one in logs)
 
 
-@pytest.mark.slow
-async def _deployed(flow: Flow[..., Any], pool: str, entrypoint: str, **fields: Any) -> Any:
+async def _deployed(flow: Flow[..., Any], pool: str, root: Path) -> list[Any]:
+    """One run of a deployment for each kind of entrypoint."""
+    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}]
+    runs = []
     async with get_client() as client:
-        from prefect.client.schemas.actions import WorkPoolCreate
-
         await client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         flow_id = await client.create_flow(flow)
-        deployment = await client.create_deployment(
-            flow_id, f"{pool}-deployment", work_pool_name=pool, entrypoint=entrypoint, **fields
-        )
-        run = await client.create_flow_run_from_deployment(deployment, parameters={"mark": "?"})
-        return run.id
+        for name, entrypoint in {"module": "rainbow_prefect.flows.words", "file": "flows/rainbow.py:words"}.items():
+            deployment = await client.create_deployment(
+                flow_id, f"{pool}-{name}", work_pool_name=pool, entrypoint=entrypoint, pull_steps=steps
+            )
+            run = await client.create_flow_run_from_deployment(deployment, parameters={"mark": "?"})
+            runs.append(run.id)
+    return runs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entrypoint", ["rainbow_prefect.flows.words", "flows/rainbow.py:words"])
-def test_a_process_worker_runs_a_deployment(root: Path, prefect_api: str, tmp_path: Path, entrypoint: str) -> None:
-    import asyncio
-
-    pool = f"pool-{entrypoint[:5]}-{os.getpid()}"
-    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}]
-    flow_run_id = asyncio.run(_deployed(rainbow_prefect.flows.words, pool, entrypoint, pull_steps=steps))
+def test_a_process_worker_runs_deployments(root: Path, prefect_api: str, tmp_path: Path) -> None:
+    pool = f"pool-{os.getpid()}"
+    runs = asyncio.run(_deployed(rainbow_prefect.flows.words, pool, root))
 
     _worker(pool, tmp_path)
 
-    state, logs = asyncio.run(_ended(flow_run_id))
-    assert state == "Completed", logs
-    assert "shouting ?" in logs
+    for run in runs:
+        state, logs = asyncio.run(_ended(run))
+        assert state == "Completed", logs
+        assert "shouting ?" in logs
