@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
@@ -127,6 +126,8 @@ def _failed(kind: type[TaskFailed], message: str, status: int | None, tail: tupl
 
 def near(name: str, known: Iterable[str], *, list_up_to: int = 12) -> str:
     """The hint for an unknown name: `did you mean 'x'?`, else the known names when they are few, else ''."""
+    from difflib import get_close_matches
+
     names = sorted({str(one) for one in known})
     found = get_close_matches(str(name), names, n=1, cutoff=0.6)
     if not found:

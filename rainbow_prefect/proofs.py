@@ -26,6 +26,9 @@ from .tasks.base import Place, Task
 from .variables import placeholders
 
 INPUT_KEYS = frozenset({"input", "input_type", "input_path"})
+_CODE_KEYS = frozenset({"source", "image"})
+_CALL_KEYS = frozenset({"module", "function"})
+_SPLIT_KEYS = frozenset({"split_input", "split_size"})
 _BLOCK = re.compile(r"block:[a-z0-9][a-z0-9_-]*/[^/\s]+\Z")
 _ENV = re.compile(r"[^=\0]+\Z")
 
@@ -246,15 +249,18 @@ class Proofs:
         if made.depends_on and "depends_on" not in wrong:
             self.depends_on(keys, made, names)
         if not INPUT_KEYS & wrong:
-            self.input(keys, made, names, index, split="split_input" not in wrong and "split_size" not in wrong)
+            self.input(keys, made, names, index, split=not _SPLIT_KEYS & wrong)
         if made.executor is not None and "executor" not in wrong:
             self.executor((*keys, "executor"), made.executor)
         if made.env_vars:
             self.env_vars(keys, made.env_vars)
-        self.flags(keys, made, wrong, index)
-        self.mounts(keys, made)
-        if not wrong & {"source", "image"}:
-            self.code(pipeline, site, made)
+        if made.when is not None or made.min_success is not None:
+            self.flags(keys, made, wrong, index)
+        if isinstance(made, Code):
+            if made.mounts or made.secrets:
+                self.mounts(keys, made)
+            if not wrong & _CODE_KEYS:
+                self.code(pipeline, site, made)
         if type(made).check is not Task.check:
             self.own(pipeline, site, made, names, index)
 
@@ -434,21 +440,21 @@ class Proofs:
 
     # -- code
 
-    def code(self, pipeline: PipelineSite, site: Site, made: Task) -> None:
+    def code(self, pipeline: PipelineSite, site: Site, made: Code) -> None:
         """The code of a task is where it says: folder, module and function, the file in `cmd`."""
         image, source = made.image_source()
-        keys = site.keys
+        keys, wrong = site.keys, site.wrong
         if source is not None and not self.known_folder(keys, source):
             return
         if source is None and image is not None:
             source = self.app.image_sources.get(image)
         module, function = getattr(made, "module", None), getattr(made, "function", None)
-        if isinstance(module, str) and isinstance(function, str) and not {"module", "function"} & site.wrong:
+        if isinstance(module, str) and isinstance(function, str) and not _CALL_KEYS & wrong:
             if not placeholders(module) | placeholders(function):
                 self.call(pipeline, site, source)
-        elif isinstance(made, Code):
+        else:
             self.script(pipeline, site, source)
-        if isinstance(made, Code) and made.pip_conf is not None and "pip_conf" not in site.wrong:
+        if made.pip_conf is not None and "pip_conf" not in wrong:
             self.file((*keys, "pip_conf"), made.pip_conf, "pip.conf")
 
     def known_folder(self, keys: Keys, source: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -17,7 +18,9 @@ from .options import json_option, path_argument, print_json, print_problems
 @json_option
 def command(path: Path, no_cache: bool, as_json: bool) -> int:
     """Check every rainbow.yml and tell all problems, each with its line; the exit status is 2 when there is an error."""
+    gc.disable()  # the process ends soon: looking for garbage would take a fifth of its time
     checked = check.check(path, cache=not no_cache)
+    gc.freeze()
     if as_json:
         print_json(
             {
