@@ -45,6 +45,7 @@ PYPROJECT = """
 CODE = '''
     """Types for rainbow-prefect by somebody else."""
 
+    import os
     from pathlib import Path
     from typing import Literal
 
@@ -106,7 +107,7 @@ CODE = '''
         type: Literal["tally"] = "tally"
 
         def send(self, metric: Metric, time: float) -> None:
-            raise ConnectionError("the tally is full")
+            raise ConnectionError(f"the tally is full: {os.environ['TALLY_TOKEN']}")
 '''
 
 YAML = """
@@ -187,7 +188,7 @@ def test_a_pipeline_of_its_types_runs(
 ) -> None:
     root = project({"rainbow.yml": YAML.replace("DIARY", str(tmp_path / "diary.txt"))})
 
-    report = rainbow("run", root, "--json", env=env).json
+    report = rainbow("run", root, "--json", env=env | {"TALLY_TOKEN": "tok-12345"}).json
 
     assert report["state"] == "completed"
     assert [(one["task"], one["output"]) for one in report["tasks"]] == [
@@ -200,7 +201,7 @@ def test_a_pipeline_of_its_types_runs(
         "ran completed",
         "words completed",
     ]
-    assert report["warnings"] == ["metrics were not sent to tally: the tally is full"]
+    assert report["warnings"] == ["metrics were not sent to tally: the tally is full: ********"]
     assert [one["name"] for one in report["metrics"]] == ["JobStarted", "JobResult", "JobDuration"]
 
 
