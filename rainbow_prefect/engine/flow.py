@@ -24,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRunRes
 from prefect.context import FlowRunContext, SyncClientContext, TaskRunContext
 from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectHTTPStatusError, TerminationSignal
 from prefect.flow_engine import run_flow
+from prefect.serializers import JSONSerializer
 from prefect.states import Cancelled as CancelledState
 from prefect.states import Completed, Failed, Pending
 from prefect.tasks import Task as PrefectTask
@@ -275,7 +276,7 @@ class _Body:
             world.link,
             [run.report() for run in loop.reports()],
             world.events.metrics(),
-            world.events.warnings(),
+            [world.secrets.mask(text) for text in world.events.warnings()],
         )
         match state:
             case "completed":
@@ -340,7 +341,7 @@ def _task(run: StepRun) -> PrefectTask[..., Any]:
         retry_delay_seconds=0,
         retry_condition_fn=may_retry,
         persist_result=True,
-        result_serializer="json",
+        result_serializer=JSONSerializer(),
         cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: run.slices[parameters["index"]].key),
         refresh_cache=True,
         cache_result_in_memory=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -114,13 +115,20 @@ class Logs:
             self._api.handle(record)
 
 
-class _NoEmptyTraceback(logging.Filter):
-    """Prefect logs the failure of a task with the exception of the moment; there is none when a state says it."""
+class _Quiet(logging.Filter):
+    """Leaves out what says nothing: the end of each of very many slices, and empty tracebacks.
+
+    Prefect logs the failure of a task with the exception of the moment; there is none when a state says it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info is not None and record.exc_info[0] is None:
             record.exc_info = None
-        return True
+        if record.levelno != logging.INFO or not record.getMessage().startswith("Finished in state Completed"):
+            return True
+        found = _SLICE.search(str(getattr(record, "task_run_name", "")))
+        return found is None or int(found[1]) < _SINGLE_LINES
 
 
-logging.getLogger(_NAME).addFilter(_NoEmptyTraceback())
+_SLICE = re.compile(r"\[(\d+)\]$")
+logging.getLogger(_NAME).addFilter(_Quiet())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import threading
 import time
 import traceback
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +140,13 @@ class StepRun:
 
     # -- before
 
+    @cached_property
+    def folder(self) -> Path:
+        """Where its slices may leave files until the run ends."""
+        made = self.world.storage.scratch / self.name
+        made.mkdir(exist_ok=True)
+        return made
+
     def lineage(self, value: Any, count: int, before: str) -> str:
         """What makes a slice the same when a run is continued: its data, the number of slices, what ran before it."""
         digest = hashlib.blake2b(digest_size=9)
@@ -189,7 +196,7 @@ class StepRun:
         task = self._rendered()
         self.prepared.do(lambda: task.prepare(replace(run, input=None)), run.attempt)
         self._look(one)
-        output = self.world.storage.settle(task.run(run), one.key, run.folder)
+        output = self.world.storage.settle(task.run(run), one.key, run.folder / f"large-{one.index}-{run.attempt}.json")
         self._look(one)
         return output
 
@@ -215,15 +222,13 @@ class StepRun:
     @contextmanager
     def _run_of(self, one: Slice) -> Iterator[Run]:
         world, app = self.world, self.world.plan.app
-        folder = world.storage.scratch / f"{self.name}-{one.index}-{one.report.attempts}"
-        folder.mkdir()
         run = Run(
             app=app.name,
             pipeline=world.plan.pipeline.pipeline,
             task=self.name,
             run_id=world.run_id,
             root=app.root,
-            folder=folder,
+            folder=self.folder,
             executor=world.executors[self.name],
             secrets=world.secrets,
             task_run_id=one.id,
@@ -244,7 +249,6 @@ class StepRun:
             yield run
         finally:
             one.run = None
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, one: Slice, line: str) -> None:
         line = self.world.secrets.mask(line)

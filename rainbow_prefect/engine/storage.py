@@ -60,7 +60,12 @@ class Storage:
             if not store.exists(key):
                 return None
             return self._unpacked(store.read(key).result)
-        except (ValueError, KeyError, OSError, PrefectException):  # half a file after `kill -9`, or one of another version: the slice runs again
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            PrefectException,
+        ):  # half a file after `kill -9`: it runs again
             return None
 
     def pack(self, kept: Kept, key: str) -> dict[str, Any]:
@@ -72,7 +77,7 @@ class Storage:
             }
         return packed | {"output": kept.output}
 
-    def settle(self, output: Any, key: str, folder: Path) -> Any:
+    def settle(self, output: Any, key: str, path: Path) -> Any:
         """The output of a slice as JSON data, or as `Large` in the result storage when it is that.
 
         Raises:
@@ -82,7 +87,6 @@ class Storage:
             text = _json(output)
             if len(text) <= LARGE_OUTPUT_BYTES and len(data := text.encode()) <= LARGE_OUTPUT_BYTES:
                 return json.loads(text) if isinstance(output, dict | list | tuple) else output
-            path = folder / "large.json"
             path.write_bytes(text.encode() if len(text) > LARGE_OUTPUT_BYTES else data)
             output = Large(path, path.stat().st_size, len(output) if isinstance(output, list | tuple) else None)
         return self._moved(output, f"{key}.json")
