@@ -11,7 +11,6 @@ Nothing of rainbow_prefect is imported here.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -39,6 +38,8 @@ _SUBREAPER = 36
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
