@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from rainbow_prefect.check import check
 
 SEED = 20_24
@@ -506,6 +508,7 @@ def test_the_good_files_are_good(tmp_path: Path) -> None:
     assert check(tmp_path, cache=False).problems == []
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_on_their_line(tmp_path: Path) -> None:
     write(tmp_path)
     missed = []
@@ -520,6 +523,7 @@ def test_mistakes_are_told_on_their_line(tmp_path: Path) -> None:
     assert len(missed) <= COUNT * (1 - SHARE), missed
 
 
+@pytest.mark.slow
 def test_one_mistake_is_told_few_times(tmp_path: Path) -> None:
     """No avalanche: one mistake rarely gives more than two problems."""
     write(tmp_path)

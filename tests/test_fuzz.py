@@ -236,6 +236,7 @@ def look(root: Path, raw: bytes) -> None:
     assert time.process_time() - started < MOST_SECONDS
 
 
+@pytest.mark.slow
 def test_mutations_of_good_files_end_in_problems(folder: Path) -> None:
     draw = random.Random(SEED)
     for number in range(WANTED // 2):
@@ -249,6 +250,7 @@ def test_mutations_of_good_files_end_in_problems(folder: Path) -> None:
             raise AssertionError(f"seed {SEED}, input {number}:\n{raw.decode(errors='replace')}") from error
 
 
+@pytest.mark.slow
 @settings(
     max_examples=WANTED - WANTED // 2,
     derandomize=not IS_LONG,
