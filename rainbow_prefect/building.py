@@ -89,7 +89,7 @@ def bound(pipeline: Pipeline, values: Mapping[str, Any], lookup: Lookup | None) 
     index = next(index for index, one in enumerate(app.pipelines) if one.pipeline == pipeline.pipeline)
     shell = _shell(app.data, index, data)
     problems: list[Problem] = []
-    site = _Builder(shell, problems).pipeline(("pipelines", index), data)
+    site = _Builder(shell, problems, is_load=False).pipeline(("pipelines", index), data)
     if site.made is None or problems:
         raise ConfigError(problems)
     pipelines = tuple(site.made if number == index else one for number, one in enumerate(app.pipelines))
@@ -142,11 +142,12 @@ _SECTIONS: Mapping[str, Any] = {
 
 
 class _Builder:
-    """Makes the parts of one file."""
+    """Makes the parts of one file; `is_load`: some values are known only in a run."""
 
-    def __init__(self, data: Map, problems: list[Problem]) -> None:
+    def __init__(self, data: Map, problems: list[Problem], *, is_load: bool = True) -> None:
         self.data = data
         self.problems = problems
+        self.is_load = is_load
 
     def app(self, resolved: Resolved) -> Built:
         data: dict[str, Any] = dict(self.data)
@@ -204,9 +205,12 @@ class _Builder:
                 return kind.validate_python(data), frozenset()
             return kind.model_validate(data), frozenset()
         except ValidationError as error:
-            model = kind if isinstance(kind, type) else Config
-            self.problems += told(error, model, self.data, keys)
-            return _healed(kind, data, error) if isinstance(kind, type) else (None, frozenset())
+            if not isinstance(kind, type):
+                self.problems += told(error, Config, self.data, keys)
+                return None, frozenset()
+            made, wrong = _healed(kind, data, error)
+            self.problems += told(error, kind, self.data, keys, later=self.is_load and made is not None)
+            return made, wrong
 
 
 def _class_of(kind: Any, data: Any) -> Any:

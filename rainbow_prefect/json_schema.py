@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
 from .app import App
@@ -96,8 +97,12 @@ def _types(name: str, registry: Registry, base: type[BaseModel], definitions: di
         except ImportError:
             continue
     rules = []
-    for kind, model in kinds.items():
-        own = _object(model, definitions)
+    for kind, model in list(kinds.items()):
+        try:
+            own = _object(model, definitions)
+        except PydanticInvalidForJsonSchema:  # a plugin's own kind of value
+            del kinds[kind]
+            continue
         own["properties"]["type"] = {"const": kind, "description": _first_line(model)}
         definitions[f"{name}:{kind}"] = own
         rules.append(

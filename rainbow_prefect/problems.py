@@ -13,6 +13,7 @@ from .errors import Problem, near
 from .registry import Registry
 from .schema import kind_of
 from .secrets import mask_url, sensitive
+from .variables import placeholders
 
 Keys = tuple[str | int, ...]
 
@@ -97,13 +98,18 @@ def problem(
     return Problem(mark, path_text(keys), message, hint, where(data, keys), severity)
 
 
-def told(error: ValidationError, kind: type[BaseModel], data: Any, keys: Keys) -> list[Problem]:
-    """Each error of validating the part of `data` at `keys` as a `kind`."""
+def told(error: ValidationError, kind: type[BaseModel], data: Any, keys: Keys, *, later: bool = False) -> list[Problem]:
+    """Each error of validating the part of `data` at `keys` as a `kind`.
+
+    `later`: a value that is known only in a run is no error.
+    """
     part = data
     for key in keys:
         part = _at(part, key)
     found: dict[tuple[str, bool], list[Problem]] = {}
     for one in _without_echoes(error, kind, part):
+        if later and _is_later(one, part):
+            continue
         made, on_key = _told(one, kind, part, data, keys)
         found.setdefault((made.path, on_key), []).append(made)
     return [_joined(same) for same in found.values()]
@@ -118,6 +124,14 @@ def _without_echoes(error: ValidationError, kind: type[BaseModel], part: Any) ->
             hint = near(str(one["loc"][-1]), _keys_at(kind, part, one["loc"][:-1]), list_up_to=0)
             meant.add((*one["loc"][:-1], hint.removeprefix("did you mean '").removesuffix("'?")))
     return [one for one in errors if not (one["type"] == "missing" and one["loc"] in meant)]
+
+
+def _is_later(one: Any, part: Any) -> bool:
+    """Whether the error is about a text with a placeholder that a run replaces."""
+    value = _existing(part, one["loc"])[1]
+    if not isinstance(value, str) or "{{" not in value or one["type"] in ("extra_forbidden", "missing"):
+        return False
+    return any(not name.startswith("secret.") for name in placeholders(value))
 
 
 def _joined(problems: list[Problem]) -> Problem:

@@ -114,7 +114,9 @@ class Proofs:
                 self.tell(where, f"{name!r} is not a valid name of an environment variable", "remove '='", on_key=True)
 
     def folder(self, keys: Keys, written: str, what: str = "source folder") -> bool:
-        """Whether a folder is there; tells when not."""
+        """Whether a folder is there; tells when not, unless its name is known only in a run."""
+        if "{{" in written:
+            return False
         path = self.path(written)
         if self.look.is_folder(path):
             return True
@@ -127,7 +129,9 @@ class Proofs:
         return False
 
     def file(self, keys: Keys, written: str, what: str) -> bool:
-        """Whether a file is there; tells when not."""
+        """Whether a file is there; tells when not, unless its name is known only in a run."""
+        if "{{" in written:
+            return False
         path = self.path(written)
         if self.look.is_file(path):
             return True
@@ -175,7 +179,7 @@ class Proofs:
                 self.tell((*site.keys, "local", "path"), f"'{site.made.local.path}' is a file, not a folder")
 
     def executor(self, keys: Keys, name: str | None) -> None:
-        if name is None or name in self.executors or name in executors:
+        if name is None or name in self.executors or name in executors or "{{" in name:
             return
         if name.startswith(BLOCK):
             if not _BLOCK.match(name):

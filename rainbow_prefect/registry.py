@@ -70,7 +70,15 @@ class Registry:
                     f"it is no subclass of {self._base.__name__}"
                 )
             self._classes[name] = kind
-        return self._classes[name]
+        kind = self._classes[name]
+        if not kind.__pydantic_complete__:
+            try:
+                kind.model_rebuild()
+            except Exception as error:
+                raise ImportError(
+                    f"{self.what} type '{name}' cannot be used: {kind.__name__}: {_first_line(error)}"
+                ) from error
+        return kind
 
     def add(self, name: str, kind: type[BaseModel]) -> None:
         """Add a type that has no entry point (a file of the `plugins:` folder, a test)."""
@@ -146,6 +154,10 @@ def _own_points() -> tuple[EntryPoint, ...]:
         return tuple(distribution("rainbow-prefect").entry_points)
     except PackageNotFoundError:
         return ()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_built_in(point: EntryPoint) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rainbow_prefect.check import check
+from rainbow_prefect.check import check, load
+from rainbow_prefect.errors import ConfigError
 
 from .conftest import Project
 
@@ -249,6 +250,33 @@ def test_what_is_known_only_in_a_run_is_left_alone(project: Project) -> None:
     """
 
     assert told(project({**CODE, "rainbow.yml": text})) == []
+
+
+def test_values_of_a_run_may_be_anything_until_then(project: Project) -> None:
+    text = """
+    name: a
+    pipelines:
+      - pipeline: p
+        timeout_minutes: '{{prefect.variables.minutes}}'
+        parameters: [{name: where}]
+        tasks:
+          - task: a
+            type: python
+            source: 'code_{{where}}'
+            executor: '{{prefect.variables.executor}}'
+            executors: '{{prefect.variables.parts}}'
+            cmd: x
+    """
+    root = project({**CODE, "rainbow.yml": text})
+    assert told(root) == []
+    values = {"prefect.variables.minutes": 5, "prefect.variables.executor": "process", "prefect.variables.parts": 0}
+
+    with pytest.raises(ConfigError) as caught:
+        load(root).pipeline("p").bind({"where": "x"}, lookup=values.get)
+
+    assert [str(one) for one in caught.value.problems] == [
+        "rainbow.yml:11:20: pipeline 'p', task 'a': `executors` must be a whole number of at least 1, got 0"
+    ]
 
 
 # -- files

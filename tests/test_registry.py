@@ -124,6 +124,21 @@ def test_a_class_of_another_kind_is_told() -> None:
     assert str(caught.value) == "task type 'odd' of pathlib:Path cannot be loaded: it is no subclass of Task"
 
 
+def test_a_class_that_pydantic_cannot_build_is_told() -> None:
+    class Odd(Task):
+        type: Literal["odd"] = "odd"
+        value: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+    tasks.add("odd", Odd)
+    try:
+        with pytest.raises(ImportError) as caught:
+            tasks["odd"]
+    finally:
+        tasks.discard("odd")
+
+    assert str(caught.value) == "task type 'odd' cannot be used: Odd: name 'Nowhere' is not defined"
+
+
 def test_what_is_added_can_be_taken_back(shout: None) -> None:
     assert "shout" in tasks
     assert tasks.added("shout") is Shout
