@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TaskFailed
 from ..run import PartitionReport
 from .inputs import as_json, joined, read_files, slices_of
-from .slices import Cause, Slice, StepRun, World, duration
+from .slices import Cause, Slice, StepRun, World
 from .storage import Kept
 from .threads import MAX_AT_ONCE
 
@@ -227,9 +227,11 @@ class Loop:
         if entry is None:
             return
         outside = entry[2]()
+        report = one.report
+        if report.state != "completed":  # its executor knows the deadline, too, and may be the first to act on it
+            self._look_at_deadline()
         one.is_over = True
         run.under_way -= 1
-        report = one.report
         if report.state in ("pending", "running") or (outside and report.state == "completed"):
             report.state, report.message = "failed", self.world.secrets.mask(outside or "it ended without a result")
         self.world.send(
@@ -252,12 +254,7 @@ class Loop:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        world = self.world
-        if world.deadline is not None and now >= world.deadline and world.stopped is None:
-            minutes = world.plan.pipeline.timeout_minutes or 0
-            self._stop(
-                "timed_out", f"pipeline '{world.plan.pipeline.pipeline}' timed out after {duration(minutes * 60)}"
-            )
+        self._look_at_deadline()
         for run, one, _ in list(self._under_way.values()):
             live = one.run
             if one.cause is None and live is not None and live.deadline is not None:
@@ -268,6 +265,11 @@ class Loop:
                     run.stop_slice(one, one.cause)
                 if now >= one.stopped_at + GRACE_SECONDS:
                     self._abandon(run, one)
+
+    def _look_at_deadline(self) -> None:
+        """End the run when its time is over, unless all is done."""
+        if self.world.is_late and self.world.stopped is None and not all(run.is_over for run in self.runs.values()):
+            self._stop("timed_out", self.world.late_message)
 
     def _abandon(self, run: StepRun, one: Slice) -> None:
         """Go on without a slice that does not come back."""

@@ -55,6 +55,16 @@ class World:
     message: str = ""
     abandoned: list[Slice] = field(default_factory=list)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline of the pipeline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    @property
+    def late_message(self) -> str:
+        minutes = self.plan.pipeline.timeout_minutes or 0
+        return f"pipeline '{self.plan.pipeline.pipeline}' timed out after {duration(60 * minutes)}"
+
     def send(self, kind: EventKind, **more: Any) -> None:
         """Tell observers."""
         if self.events.observers:
@@ -274,8 +284,8 @@ class StepRun:
     def _told(self, one: Slice, error: BaseException, cause: Cause | None) -> str:
         if cause == "cancelled":
             return "cancelled"
-        if cause == "timed_out" and self.world.stopped == "timed_out":
-            return self.world.message
+        if cause == "timed_out" and (self.world.stopped == "timed_out" or self.world.is_late):
+            return self.world.late_message
         if cause == "timed_out" and self.step.timeout_seconds is not None:
             return f"timed out after {duration(self.step.timeout_seconds)}"
         if isinstance(error, RunError):
@@ -301,9 +311,11 @@ class StepRun:
 
     def stop(self, cause: Cause) -> None:
         """Ask all slices that are under way to end, and start no more."""
+        for index in self.waiting:
+            self.slices[index].report.state = "not_run"
         self.waiting.clear()
         for one in self.slices:
-            if not one.is_over:
+            if not one.is_over and one.report.state != "not_run":
                 self.stop_slice(one, cause)
 
     def stop_slice(self, one: Slice, cause: Cause) -> None:
