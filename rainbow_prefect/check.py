@@ -134,19 +134,24 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
             documents.append(document)
     resolved, wrong = resolve(documents, lookup=lookup or environment)
     problems += wrong
+    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
+    supers = {one.shown for one in documents if one.data.get("type") == "super"}
     built = [build(one, look) for one in resolved]
-    unrendered = {one.mark for one in wrong if one.severity == "error"}
+    twice = list(across(built))
+    loaded, apps = [], []
     for one in built:
-        # A text that could not be rendered is one problem, not also one of a wrong type.
-        problems += [problem for problem in one.problems if problem.mark not in unrendered]
-    problems += across(built)
-    problems = _once(problems)
+        inherits = one.app.document.data.get("super") is not None
+        if not one.is_sound or one.app.shown in unresolved or (inherits and unresolved & supers):
+            continue
+        loaded.append(one.app)
+        if not any(problem.severity == "error" for problem in one.problems):
+            apps.append(one.app)
+    for one in built:
+        problems += one.problems
+    broken = {one.mark.file for one in [*problems, *twice] if one.severity == "error"}
+    problems = _once([*problems, *twice])
     if problems:
         problems = _masked(problems, [one.data for one in documents])
-    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
-    sound = [one for one in built if one.is_sound and not one.resolved.has_errors]
-    loaded = [one.app for one in sound if one.app.shown not in unresolved]
-    broken = {one.mark.file for one in problems if one.severity == "error"}
     _look_at_types(look, built)
     names = cached.Entry(
         problems,
@@ -155,7 +160,7 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
         [one.service for app in loaded for one in app.services],
     )
     checked = Checked(problems, files, names, path)
-    checked._apps = [one for one in loaded if one.shown not in broken]
+    checked._apps = [one for one in apps if one.shown not in broken]
     return checked
 
 

@@ -387,6 +387,30 @@ def test_what_is_inherited_is_told_once_where_it_is_written(project: Project) ->
     ]
 
 
+def test_an_app_that_inherits_a_mistake_is_not_loaded(project: Project) -> None:
+    child = "name: NAME\nsuper: common\npipelines: [{pipeline: NAME, tasks: [{task: t, type: python, cmd: x}]}]\n"
+    root = project(
+        {
+            "base/rainbow.yml": "name: common\ntype: super\ntask_defaults: {python: {image: '{{nowhere}}'}}\n",
+            "a/rainbow.yml": child.replace("NAME", "a"),
+            "b/rainbow.yml": child.replace("NAME", "b"),
+            "c/rainbow.yml": "name: c\n",
+        }
+    )
+
+    checked = check(root, cache=False)
+
+    assert checked.app_names == ["c"]
+    assert [app.name for app in checked.apps] == ["c"]
+
+
+def test_an_app_whose_proofs_fail_loads_but_does_not_run(project: Project) -> None:
+    checked = check(project(one_task("task: t, type: python, source: nowhere, cmd: x")), cache=False)
+
+    assert checked.app_names == ["a"]
+    assert checked.apps == []
+
+
 # -- the second time
 
 
