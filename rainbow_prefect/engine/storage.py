@@ -161,13 +161,13 @@ def holding(run_id: str) -> Iterator[None]:
     with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino
         except OSError:
+            is_ours = False
+        if not is_ours:  # held, or removed by its holder in this very moment
             raise CallError(
                 f"run {run_id} is under way in another process; wait for it, or stop it: rainbow cancel {run_id}"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            )
         yield
         path.unlink(missing_ok=True)
 
