@@ -56,7 +56,7 @@ class Proofs:
         self.volumes = self.written("volumes", "volume")
         self.secrets = self.written("secrets", "secret")
         self.executors = {*self.written("executors", "executor"), *self.written("executors", "type")}
-        self.sources: dict[str, str | None] = {}
+        self.there: set[str | tuple[str, str]] = set()  # folders, and files in them, that exist: most tasks share them
 
     def written(self, section: str, key: str) -> list[str]:
         """The names in a section, also those of broken entries."""
@@ -462,8 +462,12 @@ class Proofs:
             self.file((*keys, "pip_conf"), made.pip_conf, "pip.conf")
 
     def known_folder(self, keys: Keys, source: str) -> bool:
-        path = self.path(source)
-        return self.look.is_folder(path) or self.folder((*keys, "source"), source)
+        if source in self.there:
+            return True
+        if not self.look.is_folder(self.path(source)):
+            return self.folder((*keys, "source"), source)
+        self.there.add(source)
+        return True
 
     def runs_images(self, pipeline: PipelineSite, made: Task) -> bool:
         """Whether the code may be in the image alone."""
@@ -488,7 +492,9 @@ class Proofs:
     def script(self, pipeline: PipelineSite, site: Site, source: str | None) -> None:
         made: Code = site.made
         found = made.script()
-        if found is None or found[0] in site.wrong or placeholders(found[1]):
+        if found is None or (source or "", found[1]) in self.there:
+            return
+        if found[0] in site.wrong or placeholders(found[1]):
             return
         key, script = found
         if source is None:
@@ -497,7 +503,9 @@ class Proofs:
                 self.tell((*site.keys, key), text, "add `source: FOLDER`, or an image that has one")
             return
         folder = self.path(source)
-        if self.look.is_folder(folder) and not self.look.exists(f"{folder}/{script}"):
+        if self.look.exists(f"{folder}/{script}"):
+            self.there.add((source, script))
+        elif self.look.is_folder(folder):
             hint = near(script.removeprefix("./"), self.files(folder, Path(script).suffix))
             text = f"`{key}` runs '{script}', which is not in '{source}'"
             self.tell((*site.keys, key), text, hint or "create it", severity="warning")
@@ -530,8 +538,7 @@ class Proofs:
     def own(self, pipeline: PipelineSite, site: Site, made: Task, names: list[str | None], index: int) -> None:
         if pipeline.made is None:
             return
-        earlier = tuple(one or "" for one in names[:index])
-        place = Place(self.app, pipeline.made, self.folder_of_file, earlier)
+        place = Place(self.app, pipeline.made, self.folder_of_file, tuple(one or "" for one in names[:index]))
         for flaw in made.check(place):
             if site.wrong and (not flaw.keys or flaw.keys[0] in site.wrong):
                 continue  # told already, or it may be an echo of that
