@@ -378,7 +378,21 @@ def test_large_outputs_of_slices_are_joined_for_the_next_task(load: Any, functio
         - {task: count, type: call, input: task:make}
     """)
 
-    assert pipeline.run()["count"].output == [5, 1_500_000]
+    report = pipeline.run()
+
+    assert report["count"].output == [5, 1_500_000]
+    assert report.as_dict()["tasks"][1]["partitions"][0]["input"] == ["small", "y" * 1_500_000]
+
+
+def test_the_files_of_a_run_are_gone_with_its_report(load: Any, functions: Any) -> None:
+    functions["make"] = lambda run: "y" * 1_500_000
+    report = load("- {task: make, type: call, executors: 2}\n- {task: next, type: call, input: task:make}").run()
+    joined = report["next"].partitions[0].input
+    assert isinstance(joined, Large) and joined.path.is_file()
+
+    del report
+
+    assert not joined.path.exists()
 
 
 def test_lines_are_in_the_logs_of_their_task_run(load: Any, functions: Any, seen: Any) -> None:
