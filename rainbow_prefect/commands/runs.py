@@ -80,7 +80,7 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
     url = ""
     try:
         with get_client(sync_client=True) as client:
-            url = mask_url(str(client.api_url))
+            url = mask_url(str(client.api_url)).rstrip("/")
             yield client
     except httpx.TransportError as error:
         why = str(error) or type(error).__name__

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -24,16 +25,31 @@ Call = Callable[..., Done]
 def call(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
     """`rainbow ARGS` in this process, which has Prefect loaded already: `call("runs", code=0)`."""
 
+    from prefect.logging.handlers import APILogHandler
+
     def run(*args: str | Path, cwd: Path | None = None, code: int | None = 0) -> Done:
         monkeypatch.chdir(cwd or tmp_path)
         capfd.readouterr()
         status = cli._call([*map(str, args)])
+        APILogHandler().flush()  # as the end of a process does
         out, err = capfd.readouterr()
         if code is not None:
             assert status == code, f"exit status {status}\n{out[-3000:]}\n{err[-3000:]}"
         return Done(status, out, err)
 
     return run
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a pipeline of this test alone: all tests share one server."""
+    return f"p{uuid4().hex[:12]}"
+
+
+def latest(call: Call, pipeline: str) -> str:
+    """The id of the latest run of a pipeline."""
+    run_id: str = call("runs", "--pipeline", pipeline, "--limit", "1", "--json").json["runs"][0]["flow_run_id"]
+    return run_id
 
 
 class Started:

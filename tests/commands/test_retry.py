@@ -1,0 +1,143 @@
+"""`rainbow retry`: only what did not complete runs again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Call, api
+from tests.conftest import Project
+
+CONFIG = """
+    name: shop
+    pipelines:
+      - pipeline: sales
+        tasks:
+          - {task: make, type: python, cmd: "echo make >> $HERE/ran; echo '[1, 2, 3]' > out.json", output_path: out.json}
+          - task: add
+            type: python
+            cmd: |
+              echo add $RAINBOW_SPLIT_ID >> $HERE/ran
+              [ $RAINBOW_SPLIT_ID != 1 ] || [ -e $HERE/mended ] || exit 3
+              cp rainbow_input.json out.json
+            output_path: out.json
+            input: task:make
+            split_input: true
+            executors: 3
+          - {task: report, type: python, cmd: "echo report >> $HERE/ran; cat rainbow_input.json", input: task:add}
+"""
+
+SECRET = """
+    name: vault
+    pipelines:
+      - pipeline: secret
+        parameters:
+          - {name: api_token, type: str}
+          - {name: day, type: str, default: monday}
+        tasks:
+          - {task: call, type: python, cmd: "echo {{day}} {{api_token}} | wc -c > $HERE/got; [ -e $HERE/mended ]"}
+"""
+
+
+@pytest.fixture
+def folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = project({"rainbow.yml": CONFIG, "other/rainbow.yml": SECRET})
+    monkeypatch.setenv("HERE", str(root))
+    return root
+
+
+def ran(folder: Path) -> list[str]:
+    """What ran since the last look, slices in no order."""
+    path = folder / "ran"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return sorted(lines)
+
+
+def fail(call: Call, folder: Path) -> str:
+    """The id of a run that failed."""
+    report = call("run", "--pipeline", "sales", "--quiet", "--json", cwd=folder, code=1).json
+    return str(report["flow_run_id"])
+
+
+@pytest.mark.parametrize("called", ["id", "prefix", "name"])
+def test_only_what_did_not_complete_runs_again(call: Call, folder: Path, prefect_api: str, called: str) -> None:
+    first = call("run", "--pipeline", "sales", "--quiet", "--json", cwd=folder, code=1).json
+    at_first = ran(folder)
+    run_id = first["flow_run_id"]
+    name = api(prefect_api, f"flow_runs/{run_id}")["name"]
+    (folder / "mended").touch()
+
+    words = {"id": run_id, "prefix": run_id[:13], "name": name}
+    second = call("retry", words[called], "--quiet", "--json", cwd=folder).json
+
+    assert at_first == ["add 0", "add 1", "add 2", "make"]
+    assert ran(folder) == ["add 1", "report"]
+    assert (second["flow_run_id"], second["state"]) == (run_id, "completed")
+    assert [one["output"] for one in second["tasks"]][:2] == [[1, 2, 3], [[1], [2], [3]]]
+    assert second["tasks"][2]["log_tail"] == ["[[1], [2], [3]]"]
+    assert api(prefect_api, f"flow_runs/{run_id}")["state"]["type"] == "COMPLETED"
+
+
+def test_retry_ends_as_run_does(call: Call, folder: Path) -> None:
+    run_id = fail(call, folder)
+
+    again = call("retry", run_id, "--path", folder, "--quiet", code=1)
+    (folder / "mended").touch()
+    mended = call("retry", run_id, "--path", folder, "--quiet")
+
+    assert "✗ add     failed" in again.out
+    assert "when it is mended: rainbow retry" in again.out
+    assert f"--path {folder}" in again.out
+    assert "✓ report  completed" in mended.out
+
+
+def test_run_that_completed_has_nothing_to_retry(call: Call, folder: Path) -> None:
+    (folder / "mended").touch()
+    run_id = call("run", "--pipeline", "sales", "--quiet", "--json", cwd=folder).json["flow_run_id"]
+
+    done = call("retry", run_id, cwd=folder, code=2)
+
+    assert done.err == f"Error: run {run_id} has completed; there is nothing to retry\n"
+
+
+def test_secret_parameters_must_be_given_again(call: Call, folder: Path, prefect_api: str) -> None:
+    secret = "tok-5up3r"
+    words = ["--param", f"api_token={secret}", "--param", "day=friday"]
+    report = call("run", "--pipeline", "secret", *words, "--quiet", "--json", cwd=folder, code=1).json
+    (folder / "mended").touch()
+
+    without = call("retry", report["flow_run_id"], cwd=folder, code=2)
+    given = call("retry", report["flow_run_id"], "--param", f"api_token={secret}", "--quiet", "--json", cwd=folder)
+
+    assert api(prefect_api, f"flow_runs/{report['flow_run_id']}")["parameters"] == {
+        "api_token": "********",
+        "day": "friday",
+    }
+    assert without.err == ("Error: Prefect does not know secret parameters; give them again: --param api_token=...\n")
+    assert given.json["state"] == "completed"
+    assert (folder / "got").read_text().strip() == str(len(f"friday {secret}\n"))
+
+
+def test_pipeline_that_is_not_in_the_files(call: Call, folder: Path, project: Project) -> None:
+    run_id = fail(call, folder)
+    elsewhere = project({"rainbow.yml": CONFIG.replace("pipeline: sales", "pipeline: sale")}, "elsewhere")
+
+    done = call("retry", run_id, cwd=elsewhere, code=2)
+
+    assert done.err == "Error: there is no pipeline 'sales'; did you mean 'sale'?\n"
+
+
+def test_wrong_parameter_is_told(call: Call, folder: Path) -> None:
+    run_id = fail(call, folder)
+
+    done = call("retry", run_id, "--param", "day=1", cwd=folder, code=2)
+
+    assert done.err.startswith("Error: there is no parameter 'day' in pipeline 'sales'")
+
+
+def test_unknown_run(call: Call, folder: Path) -> None:
+    done = call("retry", "nosuchrun", cwd=folder, code=2)
+
+    assert done.err == "Error: there is no run 'nosuchrun'; `rainbow runs` lists them\n"
