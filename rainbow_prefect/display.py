@@ -172,8 +172,13 @@ def _name_of(event: Event, is_split: bool) -> str:
 
 def _told(event: Event) -> str:
     after = f" in {duration(event.seconds)}" if event.seconds else ""
-    message = f": {event.message}" if event.message and event.state != "completed" else ""
-    return f"{words(event.state)}{after}{message}"
+    return f"{words(event.state)}{after}{_reason(event)}"
+
+
+def _reason(event: Event) -> str:
+    """`: exit status 3`; nothing when the state says it all."""
+    says_all = event.state == "completed" or event.message in ("", words(event.state))
+    return "" if says_all else f": {event.message}"
 
 
 # -- live
@@ -254,7 +259,7 @@ class Live(Observer):
         self._note = text
 
     def on_run_started(self, event: Event) -> None:
-        self._run = event.link or event.run_id
+        self._run, self._began = event.link or event.run_id, event.time
 
     def on_task_started(self, event: Event) -> None:
         with self._lock:
@@ -279,8 +284,8 @@ class Live(Observer):
             if event.state != "completed":
                 row.failed += 1
             if event.state != "completed" and row.is_split:
-                told = f"{words(event.state)}: {event.message}".removesuffix(": ")
-                row.errors.append((_name_of(event, row.is_split), harmless(told.replace("\n", " "))))
+                told = f"{words(event.state)}{_reason(event)}".replace("\n", " ")
+                row.errors.append((_name_of(event, row.is_split), harmless(told)))
 
     def on_log(self, event: Event) -> None:
         with self._lock:

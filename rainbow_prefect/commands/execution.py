@@ -306,6 +306,8 @@ def _next(report: Report, path: Path) -> str:
     if report.completed:
         return f"rainbow logs {run}"
     where = "" if path == Path() else f" --path {shlex.quote(str(path))}"
+    if report.state == "cancelled":
+        return f"rainbow retry {run}{where}"
     failed = next((one.task for one in report.tasks if one.state == "failed"), None)
     task = "" if failed is None else f" --task {shlex.quote(failed)}"
     return f"rainbow logs {run}{task}; when it is mended: rainbow retry {run}{where}"

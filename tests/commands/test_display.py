@@ -135,6 +135,13 @@ def test_many_slices_are_few_plain_lines(planned: Any) -> None:
     ]
 
 
+def test_reason_that_is_the_state_is_not_said_twice(planned: Any) -> None:
+    ended = event("slice_finished", "add", 1, count=3, state="timed_out", message="timed out", seconds=2.0)
+
+    assert plain(planned(), [ended]) == ["add[1]: timed out in 2.0 s"]
+    assert "      add[1] | timed out" in live(planned(), [event("task_started", "add", count=3), ended])
+
+
 def test_tree_shows_what_each_task_waits_for(planned: Any) -> None:
     assert live(planned(), [event("run_started", link="http://server/run")]) == [
         "sales  4.0 s  http://server/run",

@@ -19,6 +19,7 @@ CONFIG = """
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_runs_are_kept_without_a_server(
     rainbow: Rainbow, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,10 +32,8 @@ def test_runs_are_kept_without_a_server(
     runs = rainbow("runs", "--json", env=env).json["runs"]
     (folder / "mended").touch()
     second = rainbow("retry", "last", "--json", cwd=folder, env=env).json
-    logs = rainbow("logs", "latest", "--grep", "^worked$", env=env)
 
     assert first.err.startswith("starting a temporary Prefect server; `rainbow server start` keeps one running ...\n")
     assert f"run    {runs[0]['flow_run_id']}; `rainbow server start` shows it in the Prefect UI\n" in first.out
     assert [(one["state"], one["link"]) for one in runs] == [("failed", None)]
     assert (second["flow_run_id"], second["state"], second["link"]) == (runs[0]["flow_run_id"], "completed", "")
-    assert [line.partition(" ")[2] for line in logs.out.splitlines()] == ["work | worked"] * 2

@@ -108,6 +108,14 @@ def test_run_has_many_names(call: Call, pipeline: str) -> None:
         assert find_run(called).id == oldest["flow_run_id"]
 
 
+@pytest.mark.parametrize("called", ["last", "latest"])
+def test_last_is_the_latest_of_all_or_of_these_states(call: Call, prefect_api: str, called: str) -> None:
+    flow_run(prefect_api, "lonely", "CRASHED")
+
+    assert find_run(called, states=("crashed",)).state == "crashed"
+    assert find_run(called, states=("paused",)).id  # there is none: the latest of all
+
+
 def test_name_that_fits_many_runs(call: Call, prefect_api: str) -> None:
     ids = sorted(flow_run(prefect_api, "twins", "COMPLETED", name="the-twins") for _ in range(2))
 
