@@ -109,9 +109,9 @@ def test_wrong_calls(call: Call, run_id: str, words: list[str], error: str) -> N
 
 
 def test_unknown_run(call: Call, run_id: str) -> None:
-    done = call("logs", "nosuchrun", code=2)
+    done = call("logs", "@@@@@@", code=2)
 
-    assert done.err == "Error: there is no run 'nosuchrun'; `rainbow runs` lists them\n"
+    assert done.err == "Error: there is no run '@@@@@@'; `rainbow runs` lists them\n"
 
 
 def test_follow_of_a_run_that_is_over_ends(call: Call, run_id: str) -> None:

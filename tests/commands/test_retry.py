@@ -138,6 +138,6 @@ def test_wrong_parameter_is_told(call: Call, folder: Path) -> None:
 
 
 def test_unknown_run(call: Call, folder: Path) -> None:
-    done = call("retry", "nosuchrun", cwd=folder, code=2)
+    done = call("retry", "@@@@@@", cwd=folder, code=2)
 
-    assert done.err == "Error: there is no run 'nosuchrun'; `rainbow runs` lists them\n"
+    assert done.err == "Error: there is no run '@@@@@@'; `rainbow runs` lists them\n"
