@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _HEED_SECONDS = 0.5
+_APP = "app:"
+"""Before the name of the app in the tags of its runs."""
 
 Loader = Callable[[str], Plan]
 """Gives the plan of the pipeline of this name."""
@@ -150,7 +152,7 @@ class _Body:
             with ExitStack() as stack:
                 if not self.job.in_process:
                     stack.enter_context(holding(self.run_id))
-                scratch = stack.enter_context(scratch_folder())
+                scratch = stack.enter_context(scratch_folder(lambda: self.job.report))
                 return self._run(scratch)
         except RainbowError as error:
             if self.job.in_process:
@@ -466,6 +468,7 @@ def retry(
         found = plan if isinstance(plan, Plan) else plan(name)
         if found.pipeline.pipeline != name:
             raise CallError(f"run {flow_run.id} is of pipeline '{name}', not of '{found.pipeline.pipeline}'")
+        _check_app(found, flow_run)
         given = _given(found, flow_run, parameters or {})
         bound = bind(found, given)
         values = bound_values(found, given)
@@ -485,6 +488,16 @@ def _read(client: SyncPrefectClient, flow_run_id: str | UUID) -> FlowRun:
         return client.read_flow_run(UUID(str(flow_run_id)))
     except (ObjectNotFound, ValueError):
         raise CallError(f"there is no run '{flow_run_id}'; `rainbow runs` lists them") from None
+
+
+def _check_app(plan: Plan, flow_run: FlowRun) -> None:
+    """A pipeline of the same name in another file is another pipeline."""
+    apps = [tag.removeprefix(_APP) for tag in flow_run.tags if tag.startswith(_APP)]
+    if apps and plan.app.name not in apps:
+        raise CallError(
+            f"run {flow_run.id} is of the app '{apps[-1]}', not of '{plan.app.name}' in {plan.app.root}; "
+            "name the file or folder that it is in: --path"
+        )
 
 
 def _check_over(client: SyncPrefectClient, flow_run: FlowRun) -> None:
@@ -525,7 +538,7 @@ def _tags(plan: Plan) -> list[str]:
                 *pipeline.tags,
                 *(f"{key}:{value}" for key, value in labels.items()),
                 *([f"owner:{owner}"] if owner else []),
-                f"app:{app.name}",
+                f"{_APP}{app.name}",
             ]
         )
     )
@@ -574,5 +587,6 @@ def _execute(
             if job.report is None:
                 raise
             job.report.warnings.append(f"Prefect was not told how the run ended: {error}")
-    assert job.report is not None, "a flow that ran left a report"
-    return job.report
+    report, job.report = job.report, None  # Prefect keeps the flow and so the job: the report is the caller's alone
+    assert report is not None, "a flow that ran left a report"
+    return report

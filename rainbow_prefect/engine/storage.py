@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from prefect.tasks import Task as PrefectTask
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from ..errors import CallError, TaskFailed
-from ..run import LARGE_OUTPUT_BYTES, Large
+from ..run import LARGE_OUTPUT_BYTES, Large, Report
 
 FORMAT = 1
 
@@ -89,16 +90,17 @@ class Storage:
                 return json.loads(text) if isinstance(output, dict | list | tuple) else output
             path.write_bytes(text.encode() if len(text) > LARGE_OUTPUT_BYTES else data)
             output = Large(path, path.stat().st_size, len(output) if isinstance(output, list | tuple) else None)
-        return self._moved(output, f"{key}.json")
+        return self._stored(output, f"{key}.json", own=path.parent)
 
-    def _moved(self, large: Large, key: str) -> Large:
+    def _stored(self, large: Large, key: str, *, own: Path) -> Large:
+        """A file below `own` is moved into the storage, any other one, such as the input itself, is copied."""
         if self._base is None:
             _call(self._files.write_path, key, large.path.read_bytes())
             return large
         target = self._base / key
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
-        shutil.move(large.path, part)
+        (shutil.move if large.path.is_relative_to(own) else shutil.copyfile)(large.path, part)
         part.replace(target)
         return Large(target, large.size_bytes, large.items)
 
@@ -188,10 +190,13 @@ def is_dead(run_id: str) -> bool:
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder for the files of a run, removed at its end."""
+def scratch_folder(report: Callable[[], Report | None]) -> Iterator[Path]:
+    """A folder for the files of a run; it lives as long as the report of the run, whose values may be in it."""
     folder = Path(tempfile.mkdtemp(prefix="rainbow-"))
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if (reader := report()) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)

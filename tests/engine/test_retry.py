@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rainbow_prefect import engine
+from rainbow_prefect import check, engine
 from rainbow_prefect.errors import CallError, TaskFailed
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -48,6 +48,27 @@ def test_only_what_did_not_complete_runs_again(load: Any, functions: Any, calls:
     assert again["sum"].output == 60
     assert again["part"].partitions[0].message == "completed before; not run again"
     assert seen(report.flow_run_id).state.name == "Completed"
+
+
+def test_a_pipeline_of_the_same_name_in_another_app_is_not_retried(
+    load: Any, functions: Any, calls: Any, tmp_path: Path
+) -> None:
+    functions["boom"] = lambda run: 1 / 0
+    pipeline = load("- {task: boom, type: call}")
+    report = pipeline.run()
+    file = tmp_path / "app" / "rainbow.yml"
+    file.write_text(file.read_text().replace("name: shop", "name: bank"))
+    other = check.load(file).pipeline("p")
+    calls.clear()
+
+    with pytest.raises(CallError) as error:
+        engine.retry(other.plan(), report.flow_run_id)
+
+    assert str(error.value) == (
+        f"run {report.flow_run_id} is of the app 'shop', not of 'bank' in {tmp_path}/app; "
+        "name the file or folder that it is in: --path"
+    )
+    assert calls == []
 
 
 def test_what_depends_on_a_slice_that_ran_again_runs_again(load: Any, functions: Any, calls: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import Any
@@ -384,6 +385,15 @@ def test_large_outputs_of_slices_are_joined_for_the_next_task(load: Any, functio
     assert report.as_dict()["tasks"][1]["partitions"][0]["input"] == ["small", "y" * 1_500_000]
 
 
+def test_a_large_input_may_be_the_output(load: Any, functions: Any) -> None:
+    functions["make"] = lambda run: "y" * 1_500_000
+    pipeline = load("- {task: make, type: call}\n- {task: next, type: call, input: task:make}")
+
+    report = pipeline.run()
+
+    assert [one["output"] for one in report.as_dict()["tasks"]] == ["y" * 1_500_000] * 2
+
+
 def test_the_files_of_a_run_are_gone_with_its_report(load: Any, functions: Any) -> None:
     functions["make"] = lambda run: "y" * 1_500_000
     report = load("- {task: make, type: call, executors: 2}\n- {task: next, type: call, input: task:make}").run()
@@ -391,6 +401,7 @@ def test_the_files_of_a_run_are_gone_with_its_report(load: Any, functions: Any) 
     assert isinstance(joined, Large) and joined.path.is_file()
 
     del report
+    gc.collect()
 
     assert not joined.path.exists()
 
