@@ -123,20 +123,21 @@ def rainbow_app(rainbow_project: Project) -> App:
 
 
 @pytest.fixture(scope="session")
-def rainbow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rainbow_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API address of the Prefect server of all tests; Prefect talks to it while they run."""
     given = os.environ.get(API_URL)
-    home = _shared_folder(tmp_path_factory)
+    is_worker = hasattr(request.config, "workerinput")
+    home = _shared_folder(tmp_path_factory, is_worker=is_worker)
     with pytest.MonkeyPatch.context() as patch:
         for name in [one for one in os.environ if one.startswith("PREFECT_") and one not in _KEPT]:
             patch.delenv(name)
         patch.setenv("PREFECT_HOME", str(home))
         patch.setenv("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
-        url, child = (given, None) if given else _server(home)
+        url, child = (given, None) if given else _server(home, is_worker=is_worker)
         patch.setenv("PREFECT_API_URL", url)
         _refresh()
         yield url
-        if child is not None and "PYTEST_XDIST_WORKER" not in os.environ:
+        if child is not None and not is_worker:
             child.terminate()
             child.wait()
     _refresh()
@@ -285,15 +286,15 @@ def _pipeline(project: Project, name: str | None) -> Pipeline:
 _KEPT = ("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "PREFECT_LOGGING_LEVEL", "PREFECT_TEST_MODE")
 
 
-def _shared_folder(factory: pytest.TempPathFactory) -> Path:
+def _shared_folder(factory: pytest.TempPathFactory, *, is_worker: bool) -> Path:
     """A folder that all workers of pytest-xdist share; pytest removes those of older runs."""
     base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rainbow-prefect"
+    folder = (base.parent if is_worker else base) / "rainbow-prefect"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def _server(home: Path) -> tuple[str, Popen[bytes] | None]:
+def _server(home: Path, *, is_worker: bool) -> tuple[str, Popen[bytes] | None]:
     """Start a Prefect server, or use the one that another worker has started; it ends with the run of pytest."""
     import fcntl
     import socket
@@ -309,7 +310,7 @@ def _server(home: Path) -> tuple[str, Popen[bytes] | None]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         url = f"http://127.0.0.1:{port}/api"
-        parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        parent = os.getppid() if is_worker else os.getpid()
         env = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_ENABLED": "false"}
         log = home / "server.log"
         child = server._spawn(port, log, cwd=home, env=env, parent=parent)

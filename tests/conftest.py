@@ -125,7 +125,7 @@ def _server_url() -> str:
         url = home / "server.url"
         if not url.exists():
             port = free_port()
-            parent = int(os.environ.get("PYTEST_XDIST_TESTRUNPARENT", os.getpid()))
+            parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
             server = start_prefect_server(home / "prefect-server", port, parent, home / "server.log")
             (home / "server.pid").write_text(str(server.pid))
             url.write_text(f"http://127.0.0.1:{port}/api")

@@ -179,7 +179,8 @@ def plain(text: str) -> str:
 def reader(tmp_path: Path, prefect_server: str) -> Reader:
     """A reader on a machine of their own, with this clone's `rainbow` on the PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env = {**own, "PATH": path, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     return Reader(tmp_path, env)
 
 
