@@ -189,14 +189,42 @@ def is_dead(run_id: str) -> bool:
         return False
 
 
+_ALIVE = "alive"
+
+
 @contextlib.contextmanager
 def scratch_folder(report: Callable[[], Report | None]) -> Iterator[Path]:
-    """A folder for the files of a run; it lives as long as the report of the run, whose values may be in it."""
+    """A folder for the files of a run; it lives as long as the report of the run, whose values may be in it.
+
+    Those of processes that were killed are removed at the next start: their lock is free.
+    """
+    _sweep()
     folder = Path(tempfile.mkdtemp(prefix="rainbow-"))
+    lock = os.open(folder / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / "new").rename(folder / _ALIVE)  # only now, with its lock held, may others look at it
     try:
         yield folder
     finally:
         if (reader := report()) is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _forget(folder, lock)
         else:
-            weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
+            weakref.finalize(reader, _forget, folder, lock)
+
+
+def _forget(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
+
+
+def _sweep() -> None:
+    """Remove the folders of runs whose processes are gone."""
+    for path in Path(tempfile.gettempdir()).glob(f"rainbow-*/{_ALIVE}"):
+        try:
+            if path.stat().st_uid != os.getuid():
+                continue
+            with path.open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:  # under way, or removed by somebody else in this moment
+            continue
