@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 TARGET, RESULT, FAILURE = (sys.argv[1:4] + [""] * 3)[:3]  # empty in the children of multiprocessing
+MAX_REASON = 2000  # characters
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -110,7 +111,10 @@ def write(value: Any, name: str) -> None:
     except RecursionError:
         sys.exit(fail(f"what function '{name}' returned is nested too deeply, or holds itself"))
     except (TypeError, ValueError) as error:
-        reason = odd(value, "result") or str(error)
+        try:
+            reason = odd(value, "result") or str(error)
+        except RecursionError:
+            reason = "it is nested too deeply, or holds itself"
         sys.exit(fail(f"what function '{name}' returned is not JSON: {reason}"))
     with open(RESULT + ".part", "wb") as file:
         file.write(data)
@@ -170,7 +174,10 @@ def odd(value: Any, path: str) -> str:
 
 def describe(error: BaseException) -> str:
     """`ValueError: text (file.py:12)` for the deepest place in the user's code."""
-    text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+    lines = traceback.format_exception_only(
+        type(error), error
+    )  # of a SyntaxError the code comes first, notes come last
+    text = " ".join(next((one for one in lines if not one.startswith(" ")), lines[-1]).split())[:MAX_REASON]
     folder = os.getcwd() + os.sep
     frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.startswith(folder)]
     if not frames:

@@ -50,12 +50,14 @@ def read(path: Path, *, shown: str, inside: Path | None, keep_as: Path) -> Any:
     Raises:
         TaskFailed: it is no regular file, not readable, empty, too large or not JSON.
     """
-    if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
-        raise TaskFailed(f"{shown} is a link to a place outside of the working directory; write the file itself")
     try:
+        if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
+            raise TaskFailed(f"{shown} is a link to a place outside of the working directory; write the file itself")
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise TaskFailed(f"{shown} cannot be read: {error.strerror}") from error
+    except RuntimeError:  # before Python 3.13
+        raise TaskFailed(f"{shown} is a link to itself; write the file itself") from None
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         os.close(file)

@@ -304,6 +304,14 @@ class ExecutorContract:
             "output_path 'out.json' is a link to a place outside of the working directory; write the file itself"
         )
 
+    def test_output_that_is_a_link_to_itself_is_told(self, bench: Bench) -> None:
+        error = bench.failure(Command(shell="ln -s out.json out.json", output_path="out.json"))
+
+        assert error.message in (
+            "output_path 'out.json' is a link to itself; write the file itself",
+            "output_path 'out.json' cannot be read: Too many levels of symbolic links",
+        )
+
     def test_output_above_1_mib_stays_a_file(self, bench: Bench) -> None:
         text = "import json; json.dump(['x' * 1000] * 2000, open('out.json', 'w'))"
 
@@ -362,6 +370,21 @@ class ExecutorContract:
 
     def test_function_is_found_from_beside_its_folder(self, bench: Bench) -> None:
         assert self.call(bench, "def f(): return 1", module="code.m") == 1
+
+    def test_function_that_returns_what_holds_itself_is_told(self, bench: Bench) -> None:
+        with pytest.raises(TaskFailed) as caught:
+            self.call(bench, "def f():\n    items = []\n    items.append(items)\n    return items")
+
+        assert caught.value.message == (
+            "what function 'f' returned is not JSON: it is nested too deeply, or holds itself"
+        )
+        assert bench.lines == []
+
+    def test_all_lines_of_what_a_function_raises_are_told(self, bench: Bench) -> None:
+        with pytest.raises(TaskFailed) as caught:
+            self.call(bench, "def f():\n    raise ValueError('one\\n  two\\nthree')")
+
+        assert caught.value.message == "ValueError: one two three (m.py:2)"
 
     def test_function_that_raises_is_told_with_its_place(self, bench: Bench) -> None:
         with pytest.raises(TaskFailed) as caught:
