@@ -111,7 +111,8 @@ class Proofs:
         for name in values:
             if not _ENV.match(name):
                 where = (*keys, "env_vars", name)
-                self.tell(where, f"{name!r} is not a valid name of an environment variable", "remove '='", on_key=True)
+                hint = "remove '='" if "=" in name else "write a name such as MY_VARIABLE"
+                self.tell(where, f"{name!r} is not a valid name of an environment variable", hint, on_key=True)
 
     def folder(self, keys: Keys, written: str, what: str = "source folder") -> bool:
         """Whether a folder is there; tells when not, unless its name is known only in a run."""
@@ -340,6 +341,8 @@ class Proofs:
     @staticmethod
     def bad_json(key: str, written: str, error: Exception, names: list[str | None]) -> tuple[str, str]:
         """Message and hint for a static text that is no JSON."""
+        if written.startswith(("block:", "dataset:", "model:")):
+            return f"`{key}` cannot be '{written}'", "an input is data, `task:NAME` or `file:PATH`"
         if written.strip() in names and key == "input":
             return f"'{written}' is not JSON", f"did you mean 'task:{written.strip()}'?"
         line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)

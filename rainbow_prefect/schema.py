@@ -101,11 +101,11 @@ Name = Annotated[
 Text = Annotated[str, BeforeValidator(_text)]
 """Text; a bare YAML number is taken as its text."""
 
-Count = Annotated[int, Field(ge=0), BeforeValidator(_strict_int)]
-"""A whole number of at least 0; `true` and `2.0` are errors."""
+Count = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_strict_int)]
+"""A whole number from 0 to a million; `true` and `2.0` are errors."""
 
-Positive = Annotated[int, Field(ge=1), BeforeValidator(_strict_int)]
-"""A whole number of at least 1."""
+Positive = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_strict_int)]
+"""A whole number from 1 to a million."""
 
 Minutes = Annotated[
     float, Field(json_schema_extra={"exclusiveMinimum": 0}), AfterValidator(_positive), BeforeValidator(_number)

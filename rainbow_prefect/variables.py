@@ -190,7 +190,10 @@ def render(value: Any, lookup: Lookup) -> Any:
 
 
 class Flaw(Exception):
-    """A text cannot be rendered; `mark` and `name` tell the variable whose own text is wrong."""
+    """A text cannot be rendered; `mark` and `name` tell the variable whose own text is wrong.
+
+    `others` are further flaws of the same text.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -198,6 +201,20 @@ class Flaw(Exception):
         self.mark: Mark | None = None
         self.path = ""
         self.where = ""
+        self.others: tuple[Flaw, ...] = ()
+
+    @classmethod
+    def joined(cls, flaws: Sequence[Flaw]) -> Flaw:
+        """All flaws of one text as one."""
+        first = flaws[0]
+        each = {str(one): one for flaw in reversed(flaws) for one in (*flaw.others, flaw)}
+        others = tuple(one for text, one in reversed(each.items()) if text != str(first))
+        if others == first.others:
+            return first
+        flaw = cls(str(first), first.hint)
+        flaw.mark, flaw.path, flaw.where = first.mark, first.path, first.where
+        flaw.others = others
+        return flaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,10 +415,11 @@ class Scope:
                 return self._joined(parts)
             return self.render(value)
         except Flaw as flaw:
-            if flaw.mark is None:
-                flaw.mark = mark_of(level.values, [name])
-                flaw.path = f"{level.path}.{name}"
-                flaw.where = f"variable '{name}'"
+            for one in (flaw, *flaw.others):
+                if one.mark is None:
+                    one.mark = mark_of(level.values, [name])
+                    one.path = f"{level.path}.{name}"
+                    one.where = f"variable '{name}'"
             self._known[key] = flaw
             raise
         finally:
@@ -432,13 +450,20 @@ class Scope:
 
     def _joined(self, parts: Parts) -> str:
         pieces: list[str] = []
+        flaws: list[Flaw] = []
         length = 0
         for part in parts:
-            piece = part if isinstance(part, str) else self._piece(part)
+            try:
+                piece = part if isinstance(part, str) else self._piece(part)
+            except Flaw as flaw:
+                flaws.append(flaw)
+                continue
             length += len(piece)
             if length > MAX_TEXT:
                 raise Flaw(f"grows beyond {MAX_TEXT:,} characters", "read long texts from a file")
             pieces.append(piece)
+        if flaws:
+            raise Flaw.joined(flaws)
         self.budget.write(length)
         return "".join(pieces)
 
@@ -542,10 +567,11 @@ class Renderer:
         return rebuilt_list(value, [self.render(one, scope, (*keys, index)) for index, one in enumerate(value)])
 
     def note(self, flaw: Flaw, keys: Keys) -> None:
-        """Add the problem of a flaw."""
-        if flaw.mark is None:
-            mark = mark_of(self.data, keys)
-            problem = Problem(mark, path_text(keys), str(flaw), flaw.hint, self.where(keys))
-        else:
-            problem = Problem(flaw.mark, flaw.path, str(flaw), flaw.hint, flaw.where)
-        self.problems.append(problem)
+        """Add the problems of a flaw."""
+        for one in (flaw, *flaw.others):
+            if one.mark is None:
+                mark = mark_of(self.data, keys)
+                problem = Problem(mark, path_text(keys), str(one), one.hint, self.where(keys))
+            else:
+                problem = Problem(one.mark, one.path, str(one), one.hint, one.where)
+            self.problems.append(problem)

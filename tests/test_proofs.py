@@ -155,6 +155,20 @@ def test_a_name_of_an_environment_variable(project: Project) -> None:
     ]
 
 
+def test_every_flaw_of_one_text_is_told(project: Project) -> None:
+    more = "variables: {c: '{{zz}}{{yy}}'}\n"
+    text = tasks(f"task: a, {PYTHON}, cmd: '{{{{k}}}} {{{{secret.s}}}} {{{{c}}}} {{{{k}}}}'", more=more)
+    looked = "is not defined; looked in `variables`, the environment; define it in `variables`, or write '\\{{' for literal braces"
+
+    assert sorted(told(project({**CODE, "rainbow.yml": text}))) == [
+        "5:52: pipeline 'p', task 'a': secret 's' is not in the root `secrets`; "
+        "add it there with `env`, `local_path_file` or `block`",
+        f"5:52: pipeline 'p', task 'a': variable 'k' {looked}",
+        f"6:16: variable 'c': variable 'yy' {looked}",
+        f"6:16: variable 'c': variable 'zz' {looked}",
+    ]
+
+
 # -- inputs
 
 
@@ -197,6 +211,7 @@ def test_a_name_of_an_environment_variable(project: Project) -> None:
         ("input: [1, .nan]", "the number .nan cannot be given as an input; JSON has no such value; quote it"),
         ("input: 'task:'", "`input` must be a task's name, got ''"),
         ("input_type: file, input_path: 5", "`input_path` must be a path, got 5"),
+        ("input: 'block:x/y'", "`input` cannot be 'block:x/y'; an input is data, `task:NAME` or `file:PATH`"),
         ("min_success: 95%", "`min_success` needs more than one slice; add `split_input: true`, or remove it"),
         ("when: on_failure, always_run: true", "`always_run: true` and `when: on_failure` say two different things; keep `when`"),
     ],

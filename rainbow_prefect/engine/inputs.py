@@ -66,6 +66,8 @@ def _read(path: Path, shown: str) -> Any:
 
 def _read_json(path: Path, shown: str) -> Any:
     text = path.read_text(encoding="utf-8-sig")
+    if not text.strip():
+        raise TaskFailed(f"input file is not JSON: {shown} is empty; write [] or {{}} for no data")
     value = _parsed(text, shown)
     if len(text) > LARGE_OUTPUT_BYTES and not isinstance(value, list) and not text.startswith("\ufeff"):
         return Large(path, path.stat().st_size)

@@ -59,7 +59,7 @@ def test_a_large_value_stays_in_its_file(tmp_path: Path) -> None:
             b'{"a": 1,\n  b: 2}',
             "input file is not JSON: a.json:2:3: Expecting property name enclosed in double quotes",
         ),
-        ("a.json", b"", "input file is not JSON: a.json, column 1: Expecting value"),
+        ("a.json", b"", "input file is not JSON: a.json is empty; write [] or {} for no data"),
         ("a.json", b"[NaN]", "input file is not JSON: a.json: NaN is no JSON number"),
         ("a.jsonl", b"1\nx\n", "input file is not JSON: a.jsonl:2, column 1: Expecting value"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "input file 'a.csv' is not CSV: row 3 has more cells than the header"),
