@@ -379,6 +379,8 @@ class Proofs:
         """Tasks can be put in an order; each cycle is told once, at the reference that closes it."""
         tasks = [one for one in site.tasks if one.made is not None]
         place = {one.made.task: number for number, one in enumerate(tasks)}
+        if len(place) < len(tasks):
+            return  # a name stands for two tasks: that is told, and which one is meant is not known
         needs: list[list[tuple[int, Keys]]] = []
         forward = False
         for number in range(len(tasks)):

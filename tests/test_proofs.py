@@ -83,6 +83,14 @@ def test_a_cycle_is_told_once(project: Project) -> None:
     ]
 
 
+def test_duplicate_names_are_no_cycle(project: Project) -> None:
+    text = tasks(*(f"task: {name}, {PYTHON}, cmd: x" for name in "aba"))
+
+    assert told(project({**CODE, "rainbow.yml": text})) == [
+        "7:16: pipeline 'p', task 'a': duplicate task 'a'; it is at line 5 already; use another name"
+    ]
+
+
 def test_a_later_task_may_be_named_when_there_is_no_cycle(project: Project) -> None:
     text = tasks(f"task: a, {PYTHON}, cmd: x, depends_on: [b]", f"task: b, {PYTHON}, cmd: x, depends_on: []")
 
