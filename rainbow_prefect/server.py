@@ -388,7 +388,7 @@ def _start(port: int, seconds: float, tell: Tell) -> Server:
 
 
 def _spawn(port: int, log: Path, *, cwd: Path, env: Mapping[str, str], parent: int | None = None) -> _Child:
-    """Start Prefect's server in a session of its own, so that Ctrl-C in this terminal does not reach it."""
+    """Start Prefect's server detached from this terminal, so that Ctrl-C does not reach it."""
     settings = {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),

@@ -88,7 +88,7 @@ class ExecutorContract:
 
     @pytest.fixture
     def executor(self) -> Executor:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} says which executor it tests, in a fixture `executor`")
 
     @pytest.fixture
     def bench(self, executor: Executor, tmp_path: Path) -> Bench:
