@@ -512,7 +512,12 @@ class Volume(Config):
 
     volume: Name = Field(description="The name by which a mount finds it.")
     local: LocalFolder | None = Field(default=None, description="A folder of this machine.")
-    claim_name: str | None = Field(default=None, description="The Kubernetes claim; absent: `<volume>-pvc` when local.")
+    claim_name: str | None = Field(default=None, description="The Kubernetes claim; absent: `<volume>-pvc`.")
+
+    @property
+    def claim(self) -> str:
+        """The name of its claim in a cluster."""
+        return self.claim_name or f"{self.volume}-pvc"
 
 
 # -- the file

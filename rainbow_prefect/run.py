@@ -76,7 +76,10 @@ def value_of(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FileMount:
-    """A secret or a volume that a task sees as a file or folder: `source` on this machine, `target` in the task."""
+    """A secret or a volume that a task sees as a file or folder: `source` on this machine, `target` in the task.
+
+    In a cluster a volume is its claim, `claim_name`, of which only `sub_path` is mounted when that is given.
+    """
 
     target: str
     source: Path | None = None
@@ -84,6 +87,7 @@ class FileMount:
     read_only: bool = True
     claim_name: str | None = None
     secret: bool = False
+    sub_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Run:
     `stop` is set when the run is cancelled or timed out: whoever waits must look at it at least every 0.2 s.
     `write` takes one line of output (already without its newline) to the log of this slice; it masks secrets.
     `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
-    this machine, or None when it has none.
+    this machine, or None when it has none; `claims` gives it its claim in a cluster.
     """
 
     app: str
@@ -146,6 +150,7 @@ class Run:
     env: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
     volumes: Mapping[str, Path | None] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     write: Callable[[str], None] = print

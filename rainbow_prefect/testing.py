@@ -219,6 +219,7 @@ def _run_task(
             env=secrets.render({**app.env_vars, **pipeline.env_vars}),
             source=app.source_of(task),
             volumes={one.volume: app.root / one.local.path if one.local else None for one in app.volumes},
+            claims={one.volume: one.claim for one in app.volumes},
             deadline=None if task.timeout_minutes is None else time.monotonic() + 60 * task.timeout_minutes,
             write=lambda line: report.log_tail.append(secrets.mask(line)),
         )

@@ -250,6 +250,7 @@ class StepRun:
             env=world.env,
             source=app.source_of(self.step.task),
             volumes={two.volume: app.root / two.local.path if two.local else None for two in app.volumes},
+            claims={two.volume: two.claim for two in app.volumes},
             deadline=world.deadline,
             write=lambda line: self._write(one, line),
             logs_sent=world.logs.flush,

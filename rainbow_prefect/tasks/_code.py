@@ -101,8 +101,8 @@ class Code(Task):
         for one in self.mounts:
             folder = run.volumes.get(one.volume)
             below = folder / one.sub_path if folder is not None and one.sub_path else folder
-            claim = None if folder is not None else one.volume
-            yield FileMount(one.path, source=below, read_only=one.read_only, claim_name=claim)
+            claim = run.claims.get(one.volume, f"{one.volume}-pvc")
+            yield FileMount(one.path, source=below, read_only=one.read_only, claim_name=claim, sub_path=one.sub_path)
 
     def script(self) -> tuple[str, str] | None:
         """The key that names a file of the user's code, and that file; `rainbow check` proves that it exists."""

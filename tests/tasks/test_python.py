@@ -99,7 +99,8 @@ def test_secret_that_cannot_be_read_is_told(bench: Bench) -> None:
 
 
 def test_mounts_are_folders_of_volumes(bench: Bench) -> None:
-    run = bench.run(StubExecutor(), volumes={"data": bench.folder / "data", "claim": None})
+    folder = bench.folder / "data"
+    run = bench.run(StubExecutor(), volumes={"data": folder, "claim": None}, claims={"claim": "team-pvc"})
     StubExecutor.seen.clear()
 
     task(
@@ -112,8 +113,8 @@ def test_mounts_are_folders_of_volumes(bench: Bench) -> None:
 
     command, _ = StubExecutor.seen[0]
     assert command.mounts == (
-        FileMount("/mnt/data", source=bench.folder / "data" / "in", read_only=True),
-        FileMount("/mnt/claim", read_only=False, claim_name="claim"),
+        FileMount("/mnt/data", source=folder / "in", read_only=True, claim_name="data-pvc", sub_path="in"),
+        FileMount("/mnt/claim", read_only=False, claim_name="team-pvc"),
     )
 
 
