@@ -19,6 +19,7 @@ from .looking import Look
 if TYPE_CHECKING:
     from .app import App, Pipeline, Service
     from .building import Built
+    from .document import Document
     from .variables import Lookup
 
 
@@ -125,16 +126,15 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
     from .resolve import resolve
     from .variables import environment
 
-    problems: list[Problem] = []
+    unread: list[Problem] = []
     documents = []
     for file in files:
         document, wrong = read(file, shown=shown(file, path))
-        problems += wrong
+        unread += wrong
         if document is not None:
             documents.append(document)
-    resolved, wrong = resolve(documents, lookup=lookup or environment)
-    problems += wrong
-    unresolved = {one.mark.file for one in wrong if one.severity == "error"}
+    resolved, problems = resolve(documents, lookup=lookup or environment)
+    unresolved = {one.mark.file for one in problems if one.severity == "error"}
     supers = {one.shown for one in documents if one.data.get("type") == "super"}
     built = [build(one, look) for one in resolved]
     twice = list(across(built))
@@ -148,6 +148,7 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
             apps.append(one.app)
     for one in built:
         problems += one.problems
+    problems = [*_in_defaults(documents), *_without_echoes(problems, unread)]
     broken = {one.mark.file for one in [*problems, *twice] if one.severity == "error"}
     problems = _once([*problems, *twice])
     if problems:
@@ -162,6 +163,24 @@ def _everything(path: Path, files: list[Path], lookup: Lookup | None, look: Look
     checked = Checked(problems, files, names, path)
     checked._apps = [one for one in apps if one.shown not in broken]
     return checked
+
+
+def _in_defaults(documents: Sequence[Document]) -> list[Problem]:
+    """What no task, pipeline or service may use and so tell."""
+    from .resolve import DEFAULTS
+
+    written = [one.data for one in documents if not one.data.keys().isdisjoint(DEFAULTS)]
+    if not written:
+        return []
+    from .defaults import flaws
+
+    return [problem for data in written for problem in flaws(data)]
+
+
+def _without_echoes(problems: Sequence[Problem], unread: Sequence[Problem]) -> list[Problem]:
+    """All problems, without those at a place whose value could not be read: that says it all."""
+    places = {one.mark for one in unread}
+    return [*unread, *(one for one in problems if one.mark not in places)]
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

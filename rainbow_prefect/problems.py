@@ -176,6 +176,22 @@ def _told(one: Any, kind: type[BaseModel], part: Any, data: Any, keys: Keys) -> 
     return problem(data, place, text, hint), False
 
 
+def unknown_keys(
+    error: ValidationError, kind: type[BaseModel], data: Any, keys: Keys, *, also: Iterable[str] = ()
+) -> Iterator[Problem]:
+    """Of the errors of validating the part of `data` at `keys`, the unknown keys; `also` are further valid ones."""
+    part = data
+    for key in keys:
+        part = _at(part, key)
+    for one in error.errors(include_url=False):
+        if one["type"] != "extra_forbidden":
+            continue
+        *above, key = one["loc"]
+        valid = [*_keys_at(kind, part, above), *(() if above else also)]
+        place = (*keys, *_existing(part, one["loc"])[0])
+        yield problem(data, place, f"unknown key '{key}'", unknown_key(str(key), valid), on_key=True)
+
+
 def _misspelled_type(value: dict[str, Any]) -> str:
     """The key that was meant to be `type`, '' when there is none."""
     return next((key for key in value if key != "task" and near(key, ["type"], list_up_to=0)), "")

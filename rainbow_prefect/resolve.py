@@ -25,6 +25,7 @@ from .variables import (
     environment,
     rebuilt_list,
     text_of,
+    unclosed,
     whole,
 )
 
@@ -129,10 +130,12 @@ def resolve(documents: Iterable[Document], *, lookup: Lookup = environment) -> t
 
     `lookup` is asked for what neither parameters nor variables define; None when it does not know either.
     """
+    documents = list(documents)
     problems: list[Problem] = []
     files = _Files(documents, lookup, problems)
     resolved = []
     with without_gc():
+        problems += [one for document in documents if document.has_placeholders for one in _unclosed(document.data)]
         for one in files.apps():
             chain = files.chain(one)
             if chain is not None:
@@ -140,6 +143,39 @@ def resolve(documents: Iterable[Document], *, lookup: Lookup = environment) -> t
                 resolved.append(_resolved(one, chain, lookup, found))
                 problems += found
     return resolved, _once(problems)
+
+
+def _unclosed(data: Map) -> Iterator[Problem]:
+    """A warning for each text with a placeholder that is not closed; `x-` keys are free for the writer."""
+    seen: set[int] = set()
+    waiting: list[tuple[Any, tuple[str | int, ...]]] = [(data, ())]
+    for value, keys in waiting:  # which grows
+        if id(value) in seen:
+            continue  # an alias stands for what is looked at already
+        seen.add(id(value))
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            if type(one) is str:
+                if "{{" in one and (opened := unclosed(one)) and str(key)[:2] != "x-":
+                    yield _told_unclosed(data, (*keys, key), opened)
+            elif type(one) in (Map, List) and str(key)[:2] != "x-":
+                waiting.append((one, (*keys, key)))
+
+
+def _told_unclosed(data: Map, keys: Keys, opened: str) -> Problem:
+    message = f"the placeholder `{opened}` is not closed"
+    hint = "close it with '}}', or write '\\{{' for literal braces"
+    return Problem(mark_of(data, keys), path_text(keys), message, hint, _where(data, keys), "warning")
+
+
+def _where(data: Any, keys: Keys) -> str:
+    """A path in words: pipeline 'sales', task 'load'."""
+    words = []
+    for index, key in enumerate(keys):
+        data = _at(data, key)
+        word = {"pipelines": "pipeline", "tasks": "task", "services": "service", **NAMED}.get(str(keys[index - 1]))
+        if isinstance(key, int) and word and index and isinstance(data, Map):
+            words.append(f"{word} '{_item_name(data, word) or key + 1}'")
+    return ", ".join(words)
 
 
 def _once(problems: Iterable[Problem]) -> list[Problem]:
@@ -603,15 +639,7 @@ class _App:
         return [name for name in names if name is not None]
 
     def where(self, keys: Keys) -> str:
-        """A path in words: pipeline 'sales', task 'load'."""
-        words = []
-        value: Any = self.merged
-        for index, key in enumerate(keys):
-            value = _at(value, key)
-            word = {"pipelines": "pipeline", "tasks": "task", "services": "service", **NAMED}.get(str(keys[index - 1]))
-            if isinstance(key, int) and word and index and isinstance(value, Map):
-                words.append(f"{word} '{_item_name(value, word) or key + 1}'")
-        return ", ".join(words)
+        return _where(self.merged, keys)
 
     def data(self) -> Map:
         result = self.merged.shallow()

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from .document import Keys, List, Map, mark_of, path_text
@@ -40,6 +41,7 @@ SECRET = "secret."  # noqa: S105  the word before a name, not a secret
 PREFECT = "prefect.variables."
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
+_NAME_AHEAD = re.compile(r"\s*[A-Za-z0-9_][A-Za-z0-9._-]{0,40}")
 _TOKENS = re.compile(r"\\\{\{|\{\{+|\}\}+")
 _LATER = re.compile(r"\{\{(?=\s*secret\.)")
 _REVEAL = re.compile(r"(\\?)\{\{\s*secret\.([A-Za-z0-9._-]+)\s*\}\}")
@@ -59,6 +61,12 @@ class _Hole:
 
     parts: tuple[str | _Hole, ...]
     name: str | None = None
+
+
+class _Open(str):
+    """A `{{` that nothing closes: it stays as it is."""
+
+    __slots__ = ()
 
 
 Parts = tuple["str | _Hole", ...]
@@ -96,7 +104,7 @@ def _parse(text: str) -> Parts:
     stack[-1].append(text[end:])
     while len(stack) > 1:
         opened = stack.pop()
-        stack[-1].extend(["{{", *opened])
+        stack[-1].extend([_Open("{{"), *opened])
     return tuple(part for part in stack[0] if part)
 
 
@@ -124,6 +132,22 @@ def placeholders(value: Any) -> set[str]:
             except Flaw:
                 continue
     return found
+
+
+@lru_cache(maxsize=4096)
+def unclosed(text: str) -> str | None:
+    """The start of a placeholder that is not closed, e.g. `{{name`; None when there is none."""
+    try:
+        parts = _parse(text)
+    except Flaw:
+        return None
+    for opened, following in pairwise(parts):
+        if isinstance(opened, _Open):
+            if isinstance(following, _Hole):
+                return "{{"
+            if found := _NAME_AHEAD.match(following):
+                return f"{{{{{found[0].strip()}"
+    return None
 
 
 def _texts(value: Any) -> Iterator[str]:

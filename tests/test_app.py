@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rainbow_prefect import registry
 from rainbow_prefect.app import App, Parameter, Pipeline
 from rainbow_prefect.check import check, load
 from rainbow_prefect.errors import CallError, ConfigError
@@ -382,8 +383,74 @@ def test_what_is_inherited_is_told_once_where_it_is_written(project: Project) ->
         }
     )
 
-    assert told(root) == [
-        "base/rainbow.yml:3:26: pipeline 'p', task 'a': unknown key 'retires'; did you mean 'retries'?"
+    assert told(root) == ["base/rainbow.yml:3:26: `task_defaults`: unknown key 'retires'; did you mean 'retries'?"]
+
+
+def test_unused_defaults_are_told(project: Project) -> None:
+    root = project(
+        {
+            "base/rainbow.yml": """
+            name: common
+            type: super
+            task_defaults:
+              pythn: {retries: 1}
+              python:
+                cmdd: x
+                x-note: mine
+                mounts: [{mount: m, pth: x}]
+                env_vars: '{{nothing}}'
+              spark: [1]
+            service_defaults:
+              prt: 1
+              endpoints: [{endpoint: /a, modul: m}]
+            pipeline_defaults:
+              timeout: 1
+              before_tasks: [{task: a, type: pyton}, {task: b, type: python, cmdd: x}, {type: job_start}]
+              after_task: []
+              tasks: [{type: pipeline}, {task: '{{t}}', type: '{{kind}}', none: 1}]
+            """,
+            "app/rainbow.yml": "name: app\n",
+        }
+    )
+
+    assert [one.removeprefix("base/rainbow.yml:").partition(" (known: ")[0] for one in told(root)] == [
+        "4:3: `task_defaults`: unknown task type 'pythn'; did you mean 'python'?",
+        "6:5: `task_defaults`: unknown key 'cmdd'; did you mean 'cmd'?",
+        "8:25: `task_defaults`: unknown key 'pth'; did you mean 'path'?",
+        "10:10: `task_defaults`: must be a mapping, got a list",
+        "12:3: `service_defaults`: unknown key 'prt'; did you mean 'port'?",
+        "13:32: `service_defaults`: unknown key 'modul'; did you mean 'module'?",
+        "15:3: `pipeline_defaults`: unknown key 'timeout'; did you mean 'timeout_minutes'?",
+        "16:34: `pipeline_defaults`: unknown task type 'pyton'; did you mean 'python'?",
+        "16:66: `pipeline_defaults`: unknown key 'cmdd'; did you mean 'cmd'?",
+        "17:3: `pipeline_defaults`: unknown key 'after_task'; did you mean 'after_tasks'?",
+    ]
+
+
+def test_a_type_in_the_defaults_may_be_one_of_the_plugins(project: Project, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(lambda: registry.tasks.discard("polite_default"))
+    plugin = """
+    from typing import Literal
+
+    from rainbow_prefect.tasks.base import Task
+
+
+    class Polite(Task):
+        type: Literal["polite_default"] = "polite_default"
+        greeting: str = ""
+    """
+    text = "name: a\nplugins: [mine]\ntask_defaults: {polite_default: {greeting: hi, greting: x}}\n"
+
+    assert told(project({"rainbow.yml": text, "mine/polite.py": plugin})) == [
+        "rainbow.yml:3:48: `task_defaults`: unknown key 'greting'; did you mean 'greeting'?"
+    ]
+
+
+def test_what_could_not_be_read_is_told_once(project: Project) -> None:
+    text = "name: a\npipelines: [{pipeline: p, start_date: 2024-13-01}]\n"
+
+    assert told(project({"rainbow.yml": text})) == [
+        "rainbow.yml:2:39: '2024-13-01' is not a valid value: month must be in 1..12; quote it when it is text"
     ]
 
 

@@ -858,3 +858,44 @@ def check_places(value: Any) -> None:
         assert len(value) == len(value.marks)
         for one in value:
             check_places(one)
+
+
+# -- placeholders that are not closed
+
+CLOSE = "close it with '}}', or write '\\{{' for literal braces"
+
+
+def test_a_placeholder_that_is_not_closed_is_told() -> None:
+    text = r"""
+        name: a
+        variables: {day: 1, open: 'x {{day', twice: '{{day {{day}}'}
+        x-note: '{{day'
+        pipelines:
+          - pipeline: p
+            tasks:
+              - task: t
+                cmd: run {{ day
+                description: '\{{day, {{"a": 1, {{, {{{, {day'
+                env_vars: {A: '{{{{day}}', B: "{{day}}", C: '{{.day}}'}
+        services: [{service: s, description: "{{ day }"}]
+    """
+
+    apps, problems = resolved(text)
+
+    assert problems == [
+        f"rainbow.yml:3:27: warning: the placeholder `{{{{day` is not closed; {CLOSE}",
+        f"rainbow.yml:3:45: warning: the placeholder `{{{{day` is not closed; {CLOSE}",
+        f"rainbow.yml:9:14: warning: pipeline 'p', task 't': the placeholder `{{{{day` is not closed; {CLOSE}",
+        f"rainbow.yml:11:23: warning: pipeline 'p', task 't': the placeholder `{{{{` is not closed; {CLOSE}",
+        f"rainbow.yml:12:38: warning: service 's': the placeholder `{{{{day` is not closed; {CLOSE}",
+    ]
+    assert apps[0].data["variables"]["open"] == "x {{day"
+
+
+def test_an_alias_of_an_unclosed_placeholder_is_told_once() -> None:
+    text = "name: a\nx-keys: &keys {cmd: 'run {{day'}\npipelines: [{pipeline: p, tasks: [*keys, *keys]}]"
+
+    _, problems = resolved(text)
+
+    place = "rainbow.yml:2:21: warning: pipeline 'p', task '1': "
+    assert problems == [f"{place}the placeholder `{{{{day` is not closed; {CLOSE}"]
