@@ -419,7 +419,7 @@ def test_unused_defaults_are_told(project: Project) -> None:
         "8:25: `task_defaults`: unknown key 'pth'; did you mean 'path'?",
         "10:10: `task_defaults`: must be a mapping, got a list",
         "12:3: `service_defaults`: unknown key 'prt'; did you mean 'port'?",
-        "13:32: `service_defaults`: unknown key 'modul'; did you mean 'module'?",
+        "13:30: `service_defaults`: unknown key 'modul'; did you mean 'module'?",
         "15:3: `pipeline_defaults`: unknown key 'timeout'; did you mean 'timeout_minutes'?",
         "16:34: `pipeline_defaults`: unknown task type 'pyton'; did you mean 'python'?",
         "16:66: `pipeline_defaults`: unknown key 'cmdd'; did you mean 'cmd'?",
