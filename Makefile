@@ -1,4 +1,4 @@
-.PHONY: help setup quickstart test unit lint bench docs clean
+.PHONY: help setup quickstart test engine unit lint bench docs clean
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 
@@ -11,7 +11,10 @@ setup:  ## Make .venv with all that is needed.
 quickstart: setup  ## Run the README example as a real Prefect run.
 	@scripts/quickstart.sh
 
-test: setup lint unit  ## Everything CI runs: lint, types, layers, the suite.
+test: setup lint engine unit  ## Everything CI runs: lint, types, layers, the suite.
+
+engine:  ## A Docker engine and a base image for the tests; without them their tests are skipped, in CI they fail.
+	@scripts/docker.sh && scripts/base_image.sh 3.11 || echo "engine: without it the docker tests cannot run" >&2
 
 lint: setup  ## Style, types, layers.
 	$(BIN)/ruff check .

@@ -19,9 +19,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import docker
 
 ROOT = Path(__file__).parent.parent
 RAINBOW = Path(sys.executable).with_name("rainbow")
@@ -63,6 +66,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if pid.exists():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid.read_text()), signal.SIGKILL)
+    subprocess.run(
+        [ROOT / "scripts" / "registry.sh", "stop", str(home / "registry")], stdin=subprocess.DEVNULL, check=False
+    )
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -152,6 +158,73 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
         yield prefect_server
         for worker in (EventsWorker, APILogWorker):  # later there is no server to send the rest to
             worker.drain_all(timeout=10, at_exit=False)
+
+
+@contextlib.contextmanager
+def once(name: str) -> Iterator[Path]:
+    """Let one worker of this session at a time in; it gives the file that tells the others what the first one made."""
+    home = Path(os.environ[HOME])
+    with (home / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield home / name
+
+
+def script(name: str, *args: str, timeout: float = 900) -> str:
+    """What this script printed. Its test is skipped where it has nothing to work with, and says what to install."""
+    done = subprocess.run(
+        [ROOT / "scripts" / name, *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if done.returncode == 3:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[docker.DockerClient]:
+    """A client of a real Docker engine, started if none runs. Skips on a laptop that has none; fails in CI."""
+    import docker
+
+    with once("docker") as started:
+        if not started.exists():
+            script("docker.sh")
+            started.write_text(engine_address())
+        if started.read_text():
+            os.environ["DOCKER_HOST"] = started.read_text()
+    client = docker.from_env(timeout=300)
+    yield client
+    client.close()
+
+
+def engine_address() -> str:
+    """The engine of the chosen `docker context`, which only Docker's own command line looks at."""
+    shown = subprocess.run(
+        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], capture_output=True, text=True
+    ).stdout.strip()
+    return "" if shown == "unix:///var/run/docker.sock" else shown
+
+
+@pytest.fixture(scope="session")
+def base_image(docker_engine: docker.DockerClient) -> str:
+    """The name of an image with Python 3.11, no matter how it came here."""
+    with once("base-image") as made:
+        if not made.exists():
+            script("base_image.sh", "3.11")
+            made.write_text("python:3.11-slim")
+        return made.read_text()
+
+
+@pytest.fixture(scope="session")
+def registry(docker_engine: docker.DockerClient) -> str:
+    """host:port of an empty image registry of this session, on loopback, which asks for no name and password."""
+    with once("registry-address") as address:
+        if not address.exists():
+            address.write_text(script("registry.sh", "start", str(address.with_name("registry"))))
+        return address.read_text()
 
 
 @dataclass(frozen=True)
