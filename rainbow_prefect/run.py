@@ -98,7 +98,8 @@ class Command:
     `env` holds the user's variables only, secrets already in it: the executor adds those of the contract
     (`contract_env`). `source` is the folder with the code (None: an empty working directory).
     `call` is `module:function` for a function to be called with the input instead of a command. `pip_conf` is the
-    configuration of pip for an environment of the code.
+    configuration of pip for an environment of the code. `resources` holds what the task says of `request_cpu`,
+    `request_memory`, `limit_cpu` and `limit_memory`; `labels` are the task's.
     """
 
     shell: str | None = None
@@ -110,6 +111,8 @@ class Command:
     output_path: str | None = None
     mounts: tuple[FileMount, ...] = ()
     pip_conf: Path | None = None
+    resources: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ def _inside(value: str) -> str:
 
 OutputPath = Annotated[str, AfterValidator(_inside)]
 
+RESOURCES = ("request_cpu", "request_memory", "limit_cpu", "limit_memory")
+"""The keys of a task that say what it asks of the machine."""
+
 
 class Code(Task):
     """A task whose code runs as a `Command` of an executor; a subclass says which."""
@@ -77,6 +80,8 @@ class Code(Task):
             output_path=command.output_path or mine.output_path or None,
             mounts=(*mine._volume_places(run), *files),
             pip_conf=run.root / mine.pip_conf if mine.pip_conf else None,
+            resources={key: value for key in RESOURCES if (value := getattr(mine, key)) is not None},
+            labels=mine.labels,
         )
 
     def _secret_places(self, run: Run) -> tuple[dict[str, str], list[FileMount]]:
