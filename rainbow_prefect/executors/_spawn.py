@@ -106,7 +106,7 @@ def start(
     Raises:
         TaskFailed: an argument or a variable holds a NUL, or this process has no more descriptors.
     """
-    _no_nul(argv, env)
+    check(argv, env)
     spec = {
         "argv": [*argv],
         "env": {**env, MARKER: marker},
@@ -190,7 +190,8 @@ def failure(error: Sequence[Any], argv: Sequence[str], cwd: Path) -> str:
     return f"the program '{program}' cannot be started: {os.strerror(number)}"
 
 
-def _no_nul(argv: Sequence[str], env: Mapping[str, str]) -> None:
+def check(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Refuse what no process can be started with."""
     for name, value in env.items():
         if "\0" in name or "\0" in value or "=" in name or not name:
             raise TaskFailed(f"the environment variable {name!r} cannot be set: its name or value holds a NUL or a '='")
