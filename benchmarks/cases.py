@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
+
+from rainbow_prefect.server import launch
 
 from .measure import Usage, interleaved, median, run
 from .table import Row
@@ -58,36 +56,13 @@ Case = Callable[[Bench], list[Row]]
 @contextmanager
 def prefect_server(folder: Path, env: dict[str, str]) -> Iterator[str]:
     """The API address of a Prefect server of our own; all that is measured talks to the same one."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     home = {"PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "rainbow_prefect._prefect_server", str(port), str(os.getpid())],
-            env={**env, **home},
-            stdout=log,
-            stderr=log,
-        )
-    url = f"http://127.0.0.1:{port}/api"
+    server, url = launch(folder / "server.log", cwd=folder, env={**env, **home}, parent=os.getpid())
     try:
-        _wait_healthy(url, server)
         yield url
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _wait_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError("the Prefect server did not become healthy")
 
 
 def _pipelines(first: int, count: int) -> str:

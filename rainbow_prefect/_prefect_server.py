@@ -2,13 +2,15 @@
 
 Prefect begins most transactions as DEFERRED: two that read and then write at the same time cannot both go on, and one
 answers 503. IMMEDIATE takes the write lock first and waits for it. Started as
-`python -m rainbow_prefect._prefect_server PORT [PARENT_PID]`; with a parent it ends when that process is gone.
+`python -m rainbow_prefect._prefect_server SOCKET [PARENT_PID]` with the number of an inherited, bound socket, so that
+nobody else can have its port meanwhile; with a parent it ends when that process is gone.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -50,14 +52,13 @@ def main(argv: list[str]) -> None:
 
     if len(argv) > 1:
         threading.Thread(target=_end_with, args=(int(argv[1]),), daemon=True).start()
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(),
-        host="127.0.0.1",
-        port=int(argv[0]),
         log_level="warning",
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,  # an open browser page would hold it for ever
     )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(argv[0]))])
 
 
 if __name__ == "__main__":

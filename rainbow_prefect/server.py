@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -40,6 +40,7 @@ _BUSY_SECONDS = 30.0
 _PORTS = range(PORT, PORT + 100)
 
 Tell = Callable[[str], None]
+Child = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -334,12 +335,12 @@ def start(
     with _lock("server.lock"):
         if server := running():
             return _still_fine(server, port), False
-        ports = [port] if port is not None else [one for one in _PORTS if _is_free(one)]
-        if port is not None and not _is_free(port):
-            raise CallError(f"port {port} is taken; choose another with --port, or leave it out")
-        if not ports:
-            raise RunError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all taken; choose one with --port")
-        return _start(ports[0], seconds, tell), True
+        listening = _bound(_PORTS if port is None else [port])
+        if listening is not None:
+            return _start(listening, seconds, tell), True
+    if port is not None:
+        raise CallError(f"port {port} is taken; choose another with --port, or leave it out")
+    raise RunError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all taken; choose one with --port")
 
 
 def stop() -> Server | None:
@@ -369,35 +370,69 @@ def _still_fine(server: Server, port: int | None) -> Server:
     return server
 
 
-def _start(port: int, seconds: float, tell: Tell) -> Server:
+def _start(listening: socket.socket, seconds: float, tell: Tell) -> Server:
     folder = _made_folder()
     log = folder / "server.log"
     if log.exists():
         log.replace(folder / "server.log.1")
-    child = _spawn(port, log, cwd=folder, env={"PREFECT_API_URL": f"http://{HOST}:{port}/api"})
-    server = Server(child.pid, _born(child.pid) or "", port, time.time(), str(log))
-    _write(folder / "server.json", json.dumps(asdict(server)))
-    tell(f"starting a Prefect server on {server.ui_url} ...")
+    known = folder / "server.json"
+    port = listening.getsockname()[1]
+    started: list[Server] = []
+
+    def spawned(child: Child) -> None:
+        started.append(Server(child.pid, _born(child.pid) or "", port, time.time(), str(log)))
+        _write(known, json.dumps(asdict(started[0])))
+        tell(f"starting a Prefect server on {started[0].ui_url} ...")
+
     try:
-        _wait_for(child, server.api_url, log, seconds)
+        launch(log, listening=listening, cwd=folder, seconds=seconds, spawned=spawned)
+    except BaseException:
+        known.unlink(missing_ok=True)
+        raise
+    return started[0]
+
+
+def launch(
+    log: Path,
+    *,
+    cwd: Path,
+    listening: socket.socket | None = None,
+    env: Mapping[str, str] | None = None,
+    parent: int | None = None,
+    seconds: float = START_SECONDS,
+    spawned: Callable[[Child], None] = lambda child: None,
+) -> tuple[Child, str]:
+    """Start Prefect's own server and wait until it is healthy; gives its process and its API address.
+
+    It is detached from this terminal, so that Ctrl-C does not reach it; with `parent` it ends when that process does.
+    It takes over `listening`, a bound socket (default: on a free port), so nobody can take the port meanwhile.
+    `spawned` is called before the wait. A server that does not start is ended.
+
+    Raises:
+        RunError: it ended, or took longer than `seconds`.
+    """
+    with listening or _any_port() as own:
+        url = f"http://{HOST}:{own.getsockname()[1]}/api"
+        child = _spawn(own, log, cwd=cwd, env={"PREFECT_API_URL": url, **(env or {})}, parent=parent)
+    try:
+        spawned(child)
+        _wait_for(child, url, log, seconds)
     except BaseException:
         _kill(child)
-        (folder / "server.json").unlink(missing_ok=True)
         raise
-    return server
+    return child, url
 
 
-def _spawn(port: int, log: Path, *, cwd: Path, env: Mapping[str, str], parent: int | None = None) -> _Child:
-    """Start Prefect's server detached from this terminal, so that Ctrl-C does not reach it."""
+def _spawn(own: socket.socket, log: Path, *, cwd: Path, env: Mapping[str, str], parent: int | None) -> Child:
     settings = {
         "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_PORT": str(own.getsockname()[1]),
         "PREFECT_SERVER_ANALYTICS_ENABLED": os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
         "PREFECT_HOME": str(prefect_home()),
     }
     inherited = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
-    words = [sys.executable, "-P", "-m", "rainbow_prefect._prefect_server", str(port)]
+    words = [sys.executable, "-P", "-m", "rainbow_prefect._prefect_server", str(own.fileno())]
     with log.open("wb") as out:
         return subprocess.Popen(
             words if parent is None else [*words, str(parent)],
@@ -407,15 +442,15 @@ def _spawn(port: int, log: Path, *, cwd: Path, env: Mapping[str, str], parent: i
             stdout=out,
             stderr=out,
             start_new_session=True,
+            pass_fds=[own.fileno()],
         )
 
 
-_Child = subprocess.Popen[bytes]
 _NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_API_KEY", "PYTHONDONTWRITEBYTECODE")
 """The server is nobody's client; without compiled files its start takes three times as long."""
 
 
-def _wait_for(child: _Child, api_url: str, log: Path, seconds: float) -> None:
+def _wait_for(child: Child, api_url: str, log: Path, seconds: float) -> None:
     """Wait until the server is healthy.
 
     Raises:
@@ -438,14 +473,25 @@ def _reason(log: Path) -> str:
     return (telling or lines or ["it printed nothing"])[-1]
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bound(ports: Iterable[int]) -> socket.socket | None:
+    """A socket on the first of these ports that is free, not listening yet; None when all are taken."""
+    for port in ports:
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            own.bind((HOST, port))
         except (OSError, OverflowError):
-            return False
-        return True
+            own.close()
+        else:
+            return own
+    return None
+
+
+def _any_port() -> socket.socket:
+    found = _bound([0])
+    if found is None:
+        raise RunError(f"no port is free on {HOST}")
+    return found
 
 
 def _write(path: Path, text: str) -> None:
@@ -468,7 +514,7 @@ def _lock(name: str) -> Iterator[None]:
 
 @dataclass
 class _Own:
-    child: _Child
+    child: Child
     connection: Connection
     parent: int
 
@@ -492,15 +538,8 @@ def _ephemeral(tell: Tell) -> Connection:
         if _born(int(left.stem.partition("-")[2])) is None:
             left.unlink(missing_ok=True)
     with _migrating():
-        port = _free_port()
-        url = f"http://{HOST}:{port}/api"
-        env = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_API_URL": url}
-        child = _spawn(port, log, cwd=Path.cwd(), env=env, parent=os.getpid())
-        try:
-            _wait_for(child, url, log, seconds)
-        except BaseException:
-            _kill(child)
-            raise
+        env = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_SERVER_UI_ENABLED": "false"}
+        child, url = launch(log, cwd=Path.cwd(), env=env, parent=os.getpid(), seconds=seconds)
     _own = _Own(child, Connection(url, None, "ephemeral"), os.getpid())
     atexit.register(_end_own, _own, log)
     return _own.connection
@@ -523,12 +562,6 @@ def _migrating() -> Iterator[None]:
     with _lock("database.lock"):
         yield
         _write(done, wanted)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -581,7 +614,7 @@ def _send(pid: int, born: str, sign: signal.Signals) -> None:
             os.kill(pid, sign)
 
 
-def _kill(child: _Child) -> None:
+def _kill(child: Child) -> None:
     """End a child of this process and wait for it."""
     child.terminate()
     try:

@@ -192,12 +192,12 @@ def _run_task(
     """The task with the code, the variables and the secrets that a run would give it, its slices one after the other."""
     import time
 
-    from .blocks import secret
+    from .blocks import aws, secret
     from .run import Run, TaskReport
     from .secrets import Secrets
 
     app, task = pipeline.app, pipeline.task(name)
-    secrets = Secrets(app.secrets, app.root, secret)
+    secrets = Secrets(app.secrets, app.root, secret, load_aws=aws.secret)
     secrets.learn_from(app.data)
     report = TaskReport(name, "completed")
     slices = _slices(task, input)
@@ -298,7 +298,6 @@ def _shared_folder(factory: pytest.TempPathFactory, *, is_worker: bool) -> Path:
 def _server(home: Path, *, is_worker: bool) -> tuple[str, Popen[bytes] | None]:
     """Start a Prefect server, or use the one that another worker has started; it ends with the run of pytest."""
     import fcntl
-    import socket
 
     from . import server
 
@@ -307,15 +306,9 @@ def _server(home: Path, *, is_worker: bool) -> tuple[str, Popen[bytes] | None]:
         known = home / "server.url"
         if known.exists():
             return known.read_text(), None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        url = f"http://127.0.0.1:{port}/api"
         parent = os.getppid() if is_worker else os.getpid()
-        env = {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_ENABLED": "false"}
-        log = home / "server.log"
-        child = server._spawn(port, log, cwd=home, env=env, parent=parent)
-        server._wait_for(child, url, log, server.START_SECONDS)
+        env = {"PREFECT_SERVER_UI_ENABLED": "false"}
+        child, url = server.launch(home / "server.log", cwd=home, env=env, parent=parent)
         known.write_text(url)
         return url, child
 

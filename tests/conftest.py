@@ -16,7 +16,7 @@ import tempfile
 import textwrap
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,48 +93,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_prefect_server(home: Path, port: int, parent: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start a Prefect server and wait until it is healthy."""
-    env = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    env |= {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-    }
-    with log.open("ab") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "rainbow_prefect._prefect_server", str(port), str(parent)],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"the Prefect server ended: {log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return server
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"the Prefect server did not become healthy within 180 s: {log.read_text()[-3000:]}")
-
-
 @pytest.fixture(scope="session")
 def _server_url() -> str:
+    from rainbow_prefect.server import launch
+
     home = Path(os.environ[HOME])
     with (home / "server.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         url = home / "server.url"
         if not url.exists():
-            port = free_port()
             parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-            server = start_prefect_server(home / "prefect-server", port, parent, home / "server.log")
-            (home / "server.pid").write_text(str(server.pid))
-            url.write_text(f"http://127.0.0.1:{port}/api")
+            env = {"PREFECT_HOME": str(home / "prefect-server")}
+            child, found = launch(home / "server.log", cwd=home, env=env, parent=parent)
+            (home / "server.pid").write_text(str(child.pid))
+            url.write_text(found)
         return url.read_text()
 
 
@@ -227,6 +199,45 @@ def registry(docker_engine: docker.DockerClient) -> str:
         return address.read_text()
 
 
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of an AWS in memory."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty AWS in memory, which is the AWS of this test and its children."""
+    urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST"), timeout=10).close()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing-secret",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": moto,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return moto
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended."""
@@ -257,9 +268,10 @@ def rainbow(tmp_path: Path) -> Rainbow:
         env: Mapping[str, str] | None = None,
         timeout: float = 180,
         stdin: str | None = None,
+        program: Sequence[str] = (str(RAINBOW),),
     ) -> Done:
         done = subprocess.run(
-            [str(RAINBOW), *map(str, args)],
+            [*program, *map(str, args)],
             cwd=cwd or tmp_path,
             env={**os.environ, **(env or {})},
             capture_output=True,
