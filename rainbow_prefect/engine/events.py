@@ -25,7 +25,7 @@ class Events:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = tuple(observers)
-        self.wants_logs = any(getattr(one, "wants_logs", False) for one in self.observers)
+        self.wants_logs = any(one.wants_logs for one in self.observers)
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._failed: dict[int, str] = {}
         self._late: list[str] = []
@@ -60,7 +60,7 @@ class Events:
     def _loop(self) -> None:
         while (event := self._waiting.get()) is not None:
             for observer in self.observers:
-                if event.kind == "log" and not getattr(observer, "wants_logs", False):
+                if event.kind == "log" and not observer.wants_logs:
                     continue
                 try:
                     observer.on_event(event)

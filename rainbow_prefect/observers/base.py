@@ -20,6 +20,8 @@ class Observer(Config):
     Hooks are called one at a time, in the order of the events, from one thread of their own: a slow observer never
     slows a run, one that raises is told about once as a warning and never fails the run.
 
+    `log` events, one for each line that user code prints, come only to a class that says `wants_logs = True`.
+
         class Ntfy(Observer):
             type: Literal["ntfy"] = "ntfy"
             topic: str
@@ -28,6 +30,7 @@ class Observer(Config):
                 httpx.post(f"https://ntfy.sh/{self.topic}", content=f"{event.pipeline}: {event.state}")
     """
 
+    wants_logs: ClassVar[bool] = False
     type: str = Field(description="The type of the observer.")
 
     def on_event(self, event: Event) -> None:
@@ -40,7 +43,8 @@ class Observer(Config):
     def on_task_finished(self, event: Event) -> None: ...
     def on_slice_started(self, event: Event) -> None: ...
     def on_slice_finished(self, event: Event) -> None: ...
-    def on_log(self, event: Event) -> None: ...
+    def on_log(self, event: Event) -> None:
+        """A line of user code; needs `wants_logs = True`."""
 
     def sent(self) -> Sequence[Metric]:
         """The metrics that it sent in this run, for the report."""

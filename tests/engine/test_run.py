@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import PrivateAttr
 
 from rainbow_prefect import engine
 from rainbow_prefect.errors import CallError, RunError, TaskFailed
@@ -534,6 +535,25 @@ def test_an_observer_that_fails_is_one_warning(load: Any) -> None:
 
     assert report.state == "completed"
     assert report.warnings == ["observer 'broken' failed: OSError: no network"]
+
+
+def test_only_who_wants_logs_is_told_of_lines(load: Any, functions: Any) -> None:
+    class Deaf(Observer):
+        type: str = "deaf"
+        _lines: list[str] = PrivateAttr(default_factory=list)
+
+        def on_log(self, event: Event) -> None:
+            self._lines.append(event.line)
+
+    class Hearing(Deaf):
+        wants_logs: ClassVar[bool] = True
+
+    functions["a"] = lambda run: run.write("hello")
+    deaf, hearing = Deaf(), Hearing()
+
+    load("- {task: a, type: call}").run(observers=[deaf, hearing])
+
+    assert (deaf._lines, hearing._lines) == ([], ["hello"])
 
 
 def test_metrics_of_the_config_are_in_the_report(load: Any, functions: Any) -> None:
