@@ -28,6 +28,8 @@ WANTED = int(os.environ.get("RAINBOW_FUZZ", "400"))
 IS_LONG = "RAINBOW_FUZZ" in os.environ
 SEED = random.SystemRandom().randrange(2**32) if IS_LONG else 7
 MOST_SECONDS = 20.0
+ALL_SECONDS = 0 if IS_LONG else 300
+"""How long a test may take; 0: as long as it needs."""
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*/rainbow.yml"))
 TEXTS = [SHOP, BASE, CHILD, *(file.read_text() for file in EXAMPLES)]
@@ -237,6 +239,7 @@ def look(root: Path, raw: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(ALL_SECONDS)
 def test_mutations_of_good_files_end_in_problems(folder: Path) -> None:
     draw = random.Random(SEED)
     for number in range(WANTED // 2):
@@ -251,6 +254,7 @@ def test_mutations_of_good_files_end_in_problems(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(ALL_SECONDS)
 @settings(
     max_examples=WANTED - WANTED // 2,
     derandomize=not IS_LONG,
