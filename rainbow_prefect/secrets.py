@@ -71,6 +71,10 @@ def sensitive(name: str) -> bool:
     return any(_KEY_WORDS.fullmatch(one) and key in ("key", "keys") for one, key in itertools.pairwise(words))
 
 
+PLACES = ("env", "local_path_file", "block", "aws_secret")
+"""The keys of an entry of `secrets` that say where its value is; it has one of them."""
+
+
 class Secret(Config):
     """One entry of the root section `secrets`: its name and the one place its value comes from."""
 
@@ -80,20 +84,40 @@ class Secret(Config):
         default=None, min_length=1, description="The file that holds the value, relative to this file's folder."
     )
     block: str | None = Field(
-        default=None, min_length=1, description="The Prefect Secret block that holds the value: NAME or secret/NAME."
+        default=None,
+        min_length=1,
+        description="The Prefect block that holds the value: NAME of a Secret block, or TYPE/NAME, e.g. aws-secret/NAME.",
+    )
+    aws_secret: str | None = Field(
+        default=None, min_length=1, description="The name or ARN of the value in AWS Secrets Manager."
+    )
+    region: str | None = Field(
+        default=None, min_length=1, description="The AWS region of `aws_secret`; absent: that of its ARN or of the run."
+    )
+    credentials: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What reads `aws_secret`: `block:aws-credentials/NAME`; absent: the run.",
     )
 
     @model_validator(mode="after")
     def _one_place(self) -> Secret:
-        places = [key for key in ("env", "local_path_file", "block") if getattr(self, key) is not None]
-        if len(places) == 1:
-            return self
+        places = [key for key in PLACES if getattr(self, key) is not None]
         if not places:
             raise wrong(
                 f"secret '{self.secret}' says nowhere where its value is",
-                hint="add one of: env, local_path_file, block",
+                hint=f"add one of: {', '.join(PLACES)}",
             )
-        raise wrong(f"secret '{self.secret}' has more than one place: {', '.join(places)}", hint="keep one of them")
+        if len(places) > 1:
+            raise wrong(f"secret '{self.secret}' has more than one place: {', '.join(places)}", hint="keep one of them")
+        for key in ("region", "credentials"):
+            if getattr(self, key) is not None and self.aws_secret is None:
+                raise wrong(f"`{key}` is for `aws_secret` only", hint="remove it", at=key)
+        if self.credentials is not None and not re.fullmatch(r"block:aws-credentials/[^/\s]+", self.credentials):
+            raise wrong(
+                "does not name a block of credentials", hint="write block:aws-credentials/NAME", at="credentials"
+            )
+        return self
 
     @property
     def reference(self) -> str:
@@ -157,8 +181,8 @@ class Masker:
 class Secrets:
     """The values of an app's `secrets`, read when first asked for; and the masker that knows them.
 
-    `load_block` reads a Prefect block by `TYPE/NAME`. Environment variables whose names are those of secrets are
-    known to the masker from the start, since user code inherits them.
+    `load_block` reads a Prefect block by `TYPE/NAME`, `load_aws` what stands in AWS Secrets Manager. Environment
+    variables whose names are those of secrets are known to the masker from the start, since user code inherits them.
     """
 
     def __init__(
@@ -167,11 +191,13 @@ class Secrets:
         root: Path = Path(),
         load_block: Callable[[str], str] | None = None,
         *,
+        load_aws: Callable[[Secret], str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._declared = {one.secret: one for one in declared}
         self._root = root
         self._load_block = load_block
+        self._load_aws = load_aws
         self._environ = os.environ if environ is None else environ
         self._found: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -285,6 +311,8 @@ class Secrets:
             return value
         if declared.local_path_file is not None:
             return self._read_file(name, declared.local_path_file)
+        if declared.aws_secret is not None:
+            return self._read_aws(name, declared)
         return self._read_block(name, declared.reference)
 
     def _read_file(self, name: str, shown: str) -> str:
@@ -312,6 +340,14 @@ class Secrets:
             ) from error
         if not value.strip():
             raise RunError(f"secret '{name}': the Prefect block {reference} is empty; edit it in the Prefect UI")
+        return value
+
+    def _read_aws(self, name: str, declared: Secret) -> str:
+        if self._load_aws is None:
+            raise RunError(f"secret '{name}': AWS Secrets Manager is asked only while a pipeline runs")
+        value = self._load_aws(declared)
+        if not value.strip():
+            raise RunError(f"secret '{name}': the AWS secret {declared.aws_secret} is empty; write the value into it")
         return value
 
 
@@ -433,6 +469,8 @@ def _url_passwords(text: str) -> Iterator[str]:
 def _forms(value: str) -> Iterator[str]:
     yield from _spellings(value)
     if "\n" not in value and "\r" not in value:
+        if value.lstrip().startswith(("{", "[")):
+            yield from _named_parts(value)
         return
     yield from _spellings(value.replace("\r\n", "\n").replace("\n", "\r\n"))
     for line in value.splitlines():

@@ -50,7 +50,7 @@ def test_secret_needs_a_place() -> None:
         Secret(secret="cloud")
 
     assert [(one["msg"], one["ctx"]["hint"]) for one in told.value.errors()] == [
-        ("secret 'cloud' says nowhere where its value is", "add one of: env, local_path_file, block")
+        ("secret 'cloud' says nowhere where its value is", "add one of: env, local_path_file, block, aws_secret")
     ]
 
 
@@ -61,6 +61,31 @@ def test_secret_has_one_place_only() -> None:
     assert [(one["msg"], one["ctx"]["hint"]) for one in told.value.errors()] == [
         ("secret 'cloud' has more than one place: env, block", "keep one of them")
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "at", "message", "hint"),
+    [
+        ({"env": "A", "region": "eu-west-1"}, "region", "`region` is for `aws_secret` only", "remove it"),
+        (
+            {"block": "a", "credentials": "block:aws-credentials/a"},
+            "credentials",
+            "`credentials` is for `aws_secret` only",
+            "remove it",
+        ),
+        (
+            {"aws_secret": "a", "credentials": "AKIA"},
+            "credentials",
+            "does not name a block of credentials",
+            "write block:aws-credentials/NAME",
+        ),
+    ],
+)
+def test_what_only_aws_secrets_have(declared: dict[str, str], at: str, message: str, hint: str) -> None:
+    with pytest.raises(ValidationError) as told:
+        Secret(secret="cloud", **declared)
+
+    assert [(one["msg"], one["ctx"]["hint"], one["ctx"]["at"]) for one in told.value.errors()] == [(message, hint, at)]
 
 
 def test_value_from_the_environment() -> None:
@@ -450,3 +475,9 @@ def test_a_line_made_to_be_slow_is_not(part: str) -> None:
 
     assert time.process_time() - began < 3
     assert "hunter2" not in masked
+
+
+def test_password_in_json_of_one_line_is_hidden() -> None:
+    masker = Masker([json.dumps({"username": "bob", "password": "hunter2", "port": 5432})])
+
+    assert masker.mask("bob hunter2 5432") == f"bob {STARS} 5432"

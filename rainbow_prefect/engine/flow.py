@@ -397,9 +397,9 @@ def variable(name: str) -> Any:
 
 
 def _secrets(plan: Plan, parameters: Mapping[str, Any]) -> Secrets:
-    from ..blocks import secret
+    from ..blocks import aws, secret
 
-    secrets = Secrets(plan.app.secrets, plan.app.root, secret)
+    secrets = Secrets(plan.app.secrets, plan.app.root, secret, load_aws=aws.secret)
     secrets.learn_from(plan.app.data)
     secrets.learn_from(dict(parameters))
     return secrets
