@@ -6,6 +6,7 @@ Nothing is imported or run. A part that is broken already is left out, and so is
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
@@ -22,7 +23,7 @@ from .problems import Keys, problem, shown
 from .registry import executors
 from .schema import kind_of
 from .tasks._code import Code
-from .tasks.base import Place, Task
+from .tasks.base import Place, Task, TaskSecret
 from .variables import placeholders
 
 INPUT_KEYS = frozenset({"input", "input_type", "input_path"})
@@ -109,10 +110,12 @@ class Proofs:
 
     def env_vars(self, keys: Keys, values: dict[str, str]) -> None:
         for name in values:
-            if not _ENV.match(name):
-                where = (*keys, "env_vars", name)
-                hint = "remove '='" if "=" in name else "write a name such as MY_VARIABLE"
-                self.tell(where, f"{name!r} is not a valid name of an environment variable", hint, on_key=True)
+            self.env_var((*keys, "env_vars", name), name, on_key=True)
+
+    def env_var(self, keys: Keys, name: str, *, on_key: bool) -> None:
+        if not _ENV.match(name):
+            hint = "remove '='" if "=" in name else "write a name such as MY_VARIABLE"
+            self.tell(keys, f"{name!r} is not a valid name of an environment variable", hint, on_key=on_key)
 
     def folder(self, keys: Keys, written: str, what: str = "source folder") -> bool:
         """Whether a folder is there; tells when not, unless its name is known only in a run."""
@@ -526,17 +529,45 @@ class Proofs:
     # -- mounts and secrets
 
     def mounts(self, keys: Keys, made: Any) -> None:
-        mounts = getattr(made, "mounts", None) or ()
-        for index, one in enumerate(mounts):
-            volume = getattr(one, "volume", None)
-            if self.volumes and isinstance(volume, str) and volume not in self.volumes:
-                place = (*keys, "mounts", index, "volume")
-                self.tell(place, f"unknown volume '{volume}'", near(volume, self.volumes))
+        """Volumes and secrets that a task is given are known, and no two of them are at one place."""
+        taken: dict[str, str] = {}
+        for index, one in enumerate(getattr(made, "mounts", None) or ()):
+            self.mount((*keys, "mounts", index), one, taken)
         for index, one in enumerate(getattr(made, "secrets", None) or ()):
-            name = getattr(one, "secret", None)
-            if isinstance(name, str) and name not in self.secrets:
-                hint = near(name, self.secrets) or f"add it to the root: `secrets: [{{secret: {name}, env: NAME}}]`"
-                self.tell((*keys, "secrets", index, "secret"), f"unknown secret '{name}'", hint)
+            self.given_secret((*keys, "secrets", index), one, taken)
+
+    def mount(self, keys: Keys, one: Any, taken: dict[str, str]) -> None:
+        volume, path = getattr(one, "volume", None), getattr(one, "path", None)
+        if self.volumes and isinstance(volume, str) and volume not in self.volumes:
+            self.tell((*keys, "volume"), f"unknown volume '{volume}'", near(volume, self.volumes))
+        if not isinstance(path, str):
+            return
+        place = posixpath.normpath(path)
+        if place == "/":
+            self.tell((*keys, "path"), "a volume cannot be the root folder", "name a folder in it, e.g. /data")
+        self.alone((*keys, "path"), place, f"mount '{getattr(one, 'mount', '?')}'", "mount it elsewhere", taken)
+
+    def given_secret(self, keys: Keys, one: Any, taken: dict[str, str]) -> None:
+        name = getattr(one, "secret", None)
+        if not isinstance(name, str):
+            return
+        if name not in self.secrets:
+            hint = near(name, self.secrets) or f"add it to the root: `secrets: [{{secret: {name}, env: NAME}}]`"
+            self.tell((*keys, "secret"), f"unknown secret '{name}'", hint)
+        if not isinstance(one, TaskSecret):
+            return
+        if one.env is not None:
+            self.env_var((*keys, "env"), one.env, on_key=False)
+            self.alone((*keys, "env"), f"the variable {one.env}", f"secret '{name}'", "use another name", taken)
+        if one.file is not None:
+            hint = "give one of them another `remote_path`, or a `sub_path`"
+            self.alone((*keys, "secret"), posixpath.normpath(one.file), f"secret '{name}'", hint, taken)
+
+    def alone(self, keys: Keys, place: str, what: str, hint: str, taken: dict[str, str]) -> None:
+        """No two mounts or secrets of one task are at one place."""
+        if place in taken:
+            self.tell(keys, f"{what} is at the same place as {taken[place]}: {place}", hint)
+        taken.setdefault(place, what)
 
     # -- what a type finds itself
 

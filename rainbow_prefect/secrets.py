@@ -39,6 +39,7 @@ _NO_VALUE_WORDS = re.compile(
     r"expires|expiration|seconds|minutes|arn|policy|column|field|header|host|port|scope|sock|store"
 )
 _NO_SECRET = frozenset(("", "true", "false", "null", "none", "yes", "no", "on", "off", "~"))
+_BLOCK = re.compile(r"block:[a-z0-9][a-z0-9_-]*/[^/\s]+\Z")
 # Each begins only where a word begins: else a line of a million letters would take hours.
 _URL = re.compile(
     r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<user>[^\s/?#:@\"'<>]{0,500})"
@@ -395,7 +396,7 @@ def _is_hidden(key: Any, value: Any, parent: Mapping[Any, Any], names: bool) -> 
         return sensitive(parent["name"])
     if not isinstance(key, str) or not sensitive(key):
         return False
-    if key == "secret" and isinstance(value, str):
+    if key in ("secret", "aws_secret") and isinstance(value, str):
         return not names
     return not (key == "secrets" and isinstance(value, list))
 
@@ -412,7 +413,9 @@ def _is_value(value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return False
     text = str(value)
-    return text.lower() not in _NO_SECRET and bool(PLACEHOLDER.sub("", text).strip())
+    if text.lower() in _NO_SECRET or _BLOCK.match(text):
+        return False
+    return bool(PLACEHOLDER.sub("", text).strip())
 
 
 def secret_values(data: Any) -> Iterator[str]:

@@ -477,6 +477,61 @@ def test_executors_volumes_and_secrets_must_be_known(project: Project) -> None:
     ]
 
 
+def test_mounts_and_secrets_need_places_of_their_own(project: Project) -> None:
+    text = """
+    name: a
+    volumes: [{volume: data, local: {path: .}}, {volume: more, claim_name: team-pvc}]
+    secrets: [{secret: s, env: S}, {secret: t, aws_secret: prod/t}]
+    pipelines:
+      - pipeline: p
+        tasks:
+          - task: a
+            type: python
+            cmd: x
+            mounts:
+              - {mount: one, volume: data, path: /mnt/data, sub_path: in}
+              - {mount: two, volume: more, path: /mnt/../mnt/data/}
+              - {mount: three, volume: more, path: /}
+            secrets:
+              - {secret: s}
+              - {secret: t}
+              - {secret: s, env: TOKEN}
+              - {secret: t, env: TOKEN}
+              - {secret: t, env: TO=KEN}
+              - {secret: t, remote_path: /secrets/, sub_path: ./credentials}
+              - {secret: t, remote_path: /other}
+    """
+
+    assert told(project({"rainbow.yml": text})) == [
+        "12:46: pipeline 'p', task 'a': mount 'two' is at the same place as mount 'one': /mnt/data; mount it elsewhere",
+        "13:48: pipeline 'p', task 'a': a volume cannot be the root folder; name a folder in it, e.g. /data",
+        "16:22: pipeline 'p', task 'a', secret 't': secret 't' is at the same place as secret 's': /secrets/credentials; "
+        "give one of them another `remote_path`, or a `sub_path`",
+        "18:30: pipeline 'p', task 'a', secret 't': secret 't' is at the same place as secret 's': the variable TOKEN; "
+        "use another name",
+        "19:30: pipeline 'p', task 'a', secret 't': 'TO=KEN' is not a valid name of an environment variable; remove '='",
+        "20:22: pipeline 'p', task 'a', secret 't': secret 't' is at the same place as secret 's': /secrets/credentials; "
+        "give one of them another `remote_path`, or a `sub_path`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("mounts: [{mount: m, volume: v, path: /v, sub_path: ../x}]", "'../x' leads out of the folder it is in; write a path without '..'"),
+        ("mounts: [{mount: m, volume: v, path: /v, sub_path: a/../../x}]", "'a/../../x' leads out of the folder it is in; write a path without '..'"),
+        ("mounts: [{mount: m, volume: v, path: /v, sub_path: /etc}]", "'/etc' must be relative; write 'etc'"),
+        ("mounts: [{mount: m, volume: v, path: ''}]", "`path` must not be empty"),
+        ("secrets: [{secret: s, remote_path: /s, sub_path: ../../x}]", "******** leads out of the folder it is in; write a path without '..'"),
+    ],
+)  # fmt: skip
+def test_paths_stay_below_their_folder(project: Project, given: str, text: str) -> None:
+    more = "secrets: [{secret: s, env: S}]\n"
+    (line,) = told(project({"rainbow.yml": tasks(f"task: a, type: python, cmd: x, {given}", more=more)}))
+
+    assert line.endswith(f": {text}")
+
+
 def test_mounts_of_an_app_without_volumes_are_left_alone(project: Project) -> None:
     text = tasks("task: a, type: python, cmd: x, mounts: [{mount: m, volume: v, path: /v}]")
 

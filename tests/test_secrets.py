@@ -481,3 +481,13 @@ def test_password_in_json_of_one_line_is_hidden() -> None:
     masker = Masker([json.dumps({"username": "bob", "password": "hunter2", "port": 5432})])
 
     assert masker.mask("bob hunter2 5432") == f"bob {STARS} 5432"
+
+
+def test_names_of_blocks_and_of_secrets_kept_elsewhere_are_shown() -> None:
+    data = {
+        "secrets": [{"secret": "db", "aws_secret": "prod/db", "credentials": "block:aws-credentials/keys"}],
+        "images": [{"image": "i", "credentials": "block:docker-registry-credentials/hub"}],
+        "env_vars": {"aws_secret": "hunter2", "credentials": "block:hunter2"},
+    }
+
+    assert redact(data) == {**data, "env_vars": {"aws_secret": STARS, "credentials": STARS}}

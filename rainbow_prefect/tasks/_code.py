@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from ..errors import RunError, TaskFailed
 from ..schema import Text, wrong
-from .base import Mount, Task, TaskSecret
+from .base import Mount, Task, TaskSecret, leads_out
 
 if TYPE_CHECKING:
     from ..run import Command, FileMount, Output, Run
@@ -22,11 +22,8 @@ def _inside(value: str) -> str:
     """An output path names a file, and stays below the working directory when it is relative."""
     if "\0" in value or value.endswith("/") or value in (".", ".."):
         raise wrong(f"'{value}' is not the path of a file", hint="write a file name, e.g. output.json")
-    depth = 0
-    for part in value.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            raise wrong(f"'{value}' leads out of the working directory", hint="write a path below it, e.g. output.json")
+    if leads_out(value):
+        raise wrong(f"'{value}' leads out of the working directory", hint="write a path below it, e.g. output.json")
     return value
 
 
@@ -93,9 +90,8 @@ class Code(Task):
             try:
                 if one.env is not None:
                     env[one.env] = run.secrets.get(one.secret)
-                if one.remote_path is not None or one.env is None:
-                    target = f"{(one.remote_path or '/secrets').rstrip('/')}/{one.sub_path or 'credentials'}"
-                    files.append(FileMount(target, text=run.secrets.raw(one.secret), read_only=True, secret=True))
+                if one.file is not None:
+                    files.append(FileMount(one.file, text=run.secrets.raw(one.secret), read_only=True, secret=True))
             except RunError as error:
                 raise TaskFailed(str(error)) from error
         return env, files

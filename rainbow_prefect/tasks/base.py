@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ..registry import tasks
-from ..schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text
+from ..schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text, wrong
 
 if TYPE_CHECKING:
     from ..app import App, Pipeline
@@ -58,13 +58,35 @@ class Place:
     earlier: tuple[str, ...]
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path leaves, on its way, the folder it begins in."""
+    depth = 0
+    for part in path.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return False
+
+
+def _below(value: str) -> str:
+    """A path that stays below the folder it is told for."""
+    if value.startswith("/"):
+        raise wrong(f"'{value}' must be relative", hint=f"write '{value.lstrip('/')}'")
+    if leads_out(value):
+        raise wrong(f"'{value}' leads out of the folder it is in", hint="write a path without '..'")
+    return value
+
+
+Below = Annotated[str, AfterValidator(_below)]
+
+
 class Mount(Config):
     """A volume in a task."""
 
     mount: Name = Field(description="The name of the mount.")
     volume: Name = Field(description="The name of a volume in the root section `volumes`.")
-    path: str = Field(description="The absolute path in the task.")
-    sub_path: str = Field(default="", description="A path below the volume; only that is mounted.")
+    path: str = Field(min_length=1, description="The absolute path in the task.")
+    sub_path: Below = Field(default="", description="A path below the volume; only that is mounted.")
     read_only: bool = Field(default=False, description="Mount it read-only.")
 
 
@@ -73,9 +95,16 @@ class TaskSecret(Config):
 
     secret: Name = Field(description="The name of a secret in the root section `secrets`.")
     remote_path: str | None = Field(default=None, description="A folder in the task; the file `credentials` is in it.")
-    sub_path: str = Field(default="", description="The file is `<remote_path>/<sub_path>` instead.")
+    sub_path: Below = Field(default="", description="The file is `<remote_path>/<sub_path>` instead.")
     env: str | None = Field(default=None, description="The environment variable that holds the value.")
     read_only: bool = Field(default=True, description="The file is always read-only.")
+
+    @property
+    def file(self) -> str | None:
+        """The path of the file in the task, None when it is given as a variable only."""
+        if self.remote_path is None and self.env is not None:
+            return None
+        return f"{(self.remote_path or '/secrets').rstrip('/')}/{self.sub_path or 'credentials'}"
 
 
 class Resources(Config):
@@ -92,8 +121,6 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\Z")
 
 def _share(value: Any) -> Any:
     """`95%` and `0.95` as 0.95."""
-    from ..schema import wrong
-
     if isinstance(value, str) and (found := _PERCENT.match(value.strip())):
         value = float(found[1]) / 100
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
