@@ -146,9 +146,15 @@ def executor_named(app: App, name: str) -> Executor:
         CallError: there is no such executor.
     """
     if name.startswith("block:"):
+        from pydantic import ValidationError
+
+        from .errors import CallError
         from .executors.base import BlockReference
 
-        return BlockReference(block=name.removeprefix("block:"))
+        try:
+            return BlockReference(block=name)
+        except ValidationError:
+            raise CallError(f"'{name}' is not a reference to a block; write `block:TYPE/NAME`") from None
     return app.executor_named(name)
 
 

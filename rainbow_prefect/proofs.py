@@ -18,6 +18,7 @@ from .app import BLOCK, App, Endpoint, Image, Pipeline, Service
 from .building import Built, PipelineSite, Site
 from .document import mark_of
 from .errors import Problem, near
+from .executors.base import BlockReference
 from .looking import Look
 from .problems import Keys, problem, shown
 from .registry import executors
@@ -31,6 +32,8 @@ _CODE_KEYS = frozenset({"source", "image"})
 _CALL_KEYS = frozenset({"module", "function"})
 _SPLIT_KEYS = frozenset({"split_input", "split_size"})
 _BLOCK = re.compile(r"block:[a-z0-9][a-z0-9_-]*/[^/\s]+\Z")
+_SLUGS = ("docker-executor", "ecs-executor", "kubernetes-executor", "process-executor")
+"""The block types of the executors of this package; a test holds them against `blocks`."""
 _ENV = re.compile(r"[^=\0]+\Z")
 
 
@@ -84,6 +87,9 @@ class Proofs:
             self.executor(("executor",), self.app.executor)
         for site in sections.get("images", ()):
             self.image(site)
+        for site in sections.get("executors", ()):
+            if isinstance(site.made, BlockReference):
+                self.block((*site.keys, "block"), f"{BLOCK}{site.made.block}")
         for site in sections.get("secrets", ()):
             self.secret(site)
         for site in sections.get("volumes", ()):
@@ -186,10 +192,19 @@ class Proofs:
         if name is None or name in self.executors or name in executors or "{{" in name:
             return
         if name.startswith(BLOCK):
-            if not _BLOCK.match(name):
-                self.tell(keys, f"'{name}' is not a reference to a block", "write `block:TYPE/NAME`")
+            self.block(keys, name)
             return
         self.tell(keys, f"unknown executor '{name}'", near(name, {*self.executors, *executors}))
+
+    def block(self, keys: Keys, name: str) -> None:
+        """A reference to an executor that is saved as a block; the types of other packages are known only to Prefect."""
+        if not _BLOCK.match(name):
+            self.tell(keys, f"'{name}' is not a reference to a block", "write `block:TYPE/NAME`")
+            return
+        slug = name.removeprefix(BLOCK).partition("/")[0]
+        hint = near(slug, _SLUGS, list_up_to=0)
+        if slug not in _SLUGS and hint:
+            self.tell(keys, f"unknown block type '{slug}'", hint, severity="warning")
 
     # -- services
 

@@ -107,6 +107,9 @@ Count = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_strict_int)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_strict_int)]
 """A whole number from 1 to a million."""
 
+Many = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(_strict_int)]
+"""A whole number from 1 to a billion."""
+
 Minutes = Annotated[
     float, Field(json_schema_extra={"exclusiveMinimum": 0}), AfterValidator(_positive), BeforeValidator(_number)
 ]

@@ -1,8 +1,38 @@
-"""What is kept as Prefect blocks; each function here imports Prefect when it is called."""
+"""What is kept as Prefect blocks: secrets, and executors with the fields that they have in a file.
+
+`prefect block register -m rainbow_prefect.blocks` puts the executors into Prefect's catalogue. Prefect is imported only
+when a name of this module is asked for, or a function of it is called.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..executors.base import Executor
+    from .executors import DockerExecutor, EcsExecutor, ExecutorBlock, KubernetesExecutor, ProcessExecutor
+
+__all__ = [
+    "DockerExecutor",
+    "EcsExecutor",
+    "ExecutorBlock",
+    "KubernetesExecutor",
+    "ProcessExecutor",
+    "executor",
+    "secret",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from . import executors
+
+    return getattr(executors, name)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def secret(reference: str) -> str:

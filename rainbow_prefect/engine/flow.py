@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +32,6 @@ from prefect.utilities.urls import url_for
 
 from ..app import Parameter
 from ..errors import CallError, RainbowError, RunError
-from ..executors.base import BlockReference, Executor
 from ..observers.base import Observer
 from ..observers.metrics import observers_of
 from ..plan import Plan
@@ -40,6 +39,7 @@ from ..plan import plan as plan_of
 from ..run import Report
 from ..secrets import STARS, Secrets, sensitive
 from .events import Events
+from .executors import executors_of
 from .logs import Logs
 from .loop import Loop
 from .slices import Slice, StepRun, World
@@ -67,7 +67,7 @@ class _Job:
     stop: threading.Event | None = None
     report: Report | None = None
     loop: Loop | None = None
-    errors: list[BaseException] = field(default_factory=list)
+    error: RainbowError | None = None
 
 
 def build_flow(plan: Plan) -> Flow[..., Any]:
@@ -155,14 +155,14 @@ class _Body:
                 scratch = stack.enter_context(scratch_folder(lambda: self.job.report))
                 return self._run(scratch)
         except RainbowError as error:
-            if self.job.in_process:
-                raise
+            self.job.error = error  # for who started it in this process
             return Failed(message=str(error))
 
     def _run(self, scratch: Path) -> State[Any]:
         self.parameters = bound_values(self.plan, self.parameters)
         plan = self.job.bound or bind(self.plan, self.parameters)
         secrets = _secrets(plan, self.parameters)
+        executors = executors_of(plan, secrets)
         events = Events([*observers_of(plan.app, plan.pipeline, secrets.render), *self.job.observers])
         minutes = plan.pipeline.timeout_minutes
         world = World(
@@ -174,7 +174,7 @@ class _Body:
             events=events,
             logs=Logs(),
             storage=Storage(self.context.result_store, self.run_id, scratch),
-            executors={step.name: _resolved(step.executor) for step in plan.steps},
+            executors=executors,
             env=secrets.render({**plan.app.env_vars, **plan.pipeline.env_vars}),
             deadline=None if minutes is None else self.began + 60 * minutes,
             is_continued=self.flow_run.run_count > 0,
@@ -359,17 +359,6 @@ def _went_wrong(future: Any) -> str | None:
     if error is not None:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _resolved(executor: Executor) -> Executor:
-    if not isinstance(executor, BlockReference):
-        return executor
-    from prefect.blocks.core import Block
-
-    block: Any = Block.load(executor.block)
-    if isinstance(block, Executor):
-        return block
-    raise CallError(f"the block '{executor.block}' is a {type(block).__name__}, not an executor")
 
 
 # -- before a run
@@ -587,6 +576,8 @@ def _execute(
             if job.report is None:
                 raise
             job.report.warnings.append(f"Prefect was not told how the run ended: {error}")
+    if job.error is not None:
+        raise job.error
     report, job.report = job.report, None  # Prefect keeps the flow and so the job: the report is the caller's alone
     assert report is not None, "a flow that ran left a report"
     return report

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..registry import executors
-from ..schema import Config, Name
+from ..schema import Config, Name, wrong
 
 if TYPE_CHECKING:
     from ..run import Command, Output, Run
+
+_REFERENCE = re.compile(r"[a-z0-9][a-z0-9_-]*/[^/\s]+\Z")
 
 
 class Executor(Config):
@@ -57,11 +60,21 @@ class Executor(Config):
         """End and remove whatever still belongs to this run; called when it ends, in whichever way."""
 
 
-class BlockReference(Executor):
-    """Stands for an executor that is saved as a Prefect block, `TYPE/NAME`, until a run starts."""
+def _block(value: str) -> str:
+    """`TYPE/NAME`; as a value it may be written as the reference that it is, too."""
+    reference = value.removeprefix("block:")
+    if _REFERENCE.match(reference):
+        return reference
+    raise wrong(f"'{value}' is not a reference to a block", hint="write `TYPE/NAME`, e.g. `docker-executor/big`")
 
-    type: str = "block"
-    block: str
+
+class BlockReference(Executor):
+    """The executor that is saved as a Prefect block; it is read when a run starts."""
+
+    type: Literal["block"] = "block"
+    block: Annotated[str, AfterValidator(_block)] = Field(
+        description="The block: its type and name, e.g. `docker-executor/big`."
+    )
 
 
 class StubExecutor(Executor):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ..errors import TaskFailed
 from ..run import ENV_INPUT_BYTES, Command, FileMount, Large, Output, Run
-from ..schema import EnvVars, Positive, Seconds
+from ..schema import EnvVars, Many, Seconds
 from . import _disk, _environment, _folders, _results, _spawn, _watch
 from ._lines import Lines
 from .base import Executor
@@ -65,7 +65,7 @@ class Process(Executor):
     grace_seconds: Seconds = Field(
         default=5, description="Seconds between SIGTERM and SIGKILL when a slice is cancelled or timed out."
     )
-    max_lines: Positive = Field(default=2_000_000, description="A slice that prints more lines fails.")
+    max_lines: Many = Field(default=2_000_000, description="A slice that prints more lines fails.")
 
     def prepare(self, command: Command, run: Run) -> None:
         """Make the environment of the code before its slices start."""
