@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +92,8 @@ def write(
     path: Path, files: Mapping[str, str], entry: Entry, *, names: Iterable[str], looks: Mapping[str, Seen]
 ) -> None:
     """Keep what was found; a folder that cannot be written is no problem."""
+    import tempfile
+
     used = sorted(names)
     data = {
         "files": dict(files),
