@@ -173,7 +173,7 @@ class Registry:
 @cache
 def _own_points() -> Mapping[str, Mapping[str, str]]:
     """The entry points of this package by group and name, read from the file that its installation left."""
-    for folder in [Path(__file__).parents[1], *sys.path]:
+    for folder in [str(Path(__file__).parents[1]), *sys.path]:
         try:
             names = [one for one in os.listdir(folder or ".") if one.startswith("rainbow_prefect-")]  # noqa: PTH208  faster
             for name in names:
