@@ -195,20 +195,20 @@ def _tell_prefect(run_id: str) -> None:
 # -- the end
 
 
-def finish(report: Report, connection: Connection, path: Path, *, as_json: bool) -> int:
+def finish(report: Report, connection: Connection, *, as_json: bool) -> int:
     """Print how a run ended; gives the exit status."""
     report.link = connection.run_url(report.flow_run_id) or ""
     if as_json:
         print_json(report.as_dict())
     else:
-        for line in _lines(report, path):
+        for line in _lines(report):
             click.echo(line)
         for text in report.warnings:
             click.echo(f"warning: {text}", err=True)
     return 0 if report.completed else 1
 
 
-def _lines(report: Report, path: Path) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     from ..display import duration, harmless, table, words
 
     yield ""
@@ -226,7 +226,7 @@ def _lines(report: Report, path: Path) -> Iterator[str]:
         yield f"run    {report.link}"
     else:
         yield f"run    {report.flow_run_id}; `rainbow server start` shows it in the Prefect UI"
-    yield f"next   {_next(report, path)}"
+    yield f"next   {_next(report)}"
 
 
 def _coloured(line: str, state: str, *, all_: bool = False) -> str:
@@ -300,17 +300,16 @@ def _input(one: PartitionReport) -> str:
     return json.dumps(one.input, ensure_ascii=False, default=str)
 
 
-def _next(report: Report, path: Path) -> str:
+def _next(report: Report) -> str:
     """The command to try now."""
     run = report.flow_run_id[:_ID_CHARACTERS]
     if report.completed:
         return f"rainbow logs {run}"
-    where = "" if path == Path() else f" --path {shlex.quote(str(path))}"
     if report.state == "cancelled":
-        return f"rainbow retry {run}{where}"
+        return f"rainbow retry {run}"
     failed = next((one.task for one in report.tasks if one.state == "failed"), None)
     task = "" if failed is None else f" --task {shlex.quote(failed)}"
-    return f"rainbow logs {run}{task}; when it is mended: rainbow retry {run}{where}"
+    return f"rainbow logs {run}{task}; when it is mended: rainbow retry {run}"
 
 
 def typed(pipeline: Pipeline, params: Sequence[str]) -> Mapping[str, Any]:

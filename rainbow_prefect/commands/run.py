@@ -41,4 +41,4 @@ def command(
 
     with watched(plan, quiet=quiet, as_json=as_json) as watch:
         report = engine.run(plan, parameters, observers=watch.observers, on_started=watch.started, stop=watch.stop)
-    return finish(report, connection, path, as_json=as_json)
+    return finish(report, connection, as_json=as_json)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -56,6 +57,8 @@ class Found:
     started: datetime | None
     seconds: float
     tags: tuple[str, ...]
+    path: Path | None = None
+    """Where its pipeline was found; None when another machine or an older version started it."""
 
     def as_dict(self, link: str | None) -> dict[str, Any]:
         return {
@@ -112,7 +115,12 @@ def found_of(run: FlowRun, pipeline: str) -> Found:
         run.start_time,
         seconds,
         tuple(run.tags),
+        _path(run.context.get("rainbow.path")),
     )
+
+
+def _path(found: Any) -> Path | None:
+    return Path(found) if isinstance(found, str) and found else None
 
 
 def _state(name: str, kind: str) -> str:

@@ -31,6 +31,7 @@ from prefect.tasks import Task as PrefectTask
 from prefect.utilities.urls import url_for
 
 from ..app import Parameter
+from ..document import NAMES
 from ..errors import CallError, RainbowError, RunError
 from ..observers.base import Observer
 from ..observers.metrics import observers_of
@@ -52,6 +53,9 @@ _POLL_SECONDS = 1.0
 _HEED_SECONDS = 0.5
 _APP = "app:"
 """Before the name of the app in the tags of its runs."""
+
+PATH = "rainbow.path"
+"""In the context of a flow run: the folder or file that its pipeline was found in."""
 
 Loader = Callable[[str], Plan]
 """Gives the plan of the pipeline of this name."""
@@ -428,7 +432,11 @@ def run(
     flow = _build(bound, lambda: job)
     with _client() as client:
         flow_run = client.create_flow_run(
-            flow, parameters=_stored(values), tags=_tags(bound), state=Pending(message="started by rainbow run")
+            flow,
+            parameters=_stored(values),
+            tags=_tags(bound),
+            context={PATH: str(_searched(bound))},
+            state=Pending(message="started by rainbow run"),
         )
         return _execute(flow, flow_run, values, job, on_started)
 
@@ -514,6 +522,14 @@ def _given(plan: Plan, flow_run: FlowRun, parameters: Mapping[str, Any]) -> dict
 def bound_values(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """All parameters of a run, each as its type."""
     return plan.pipeline.values(parameters)
+
+
+def _searched(plan: Plan) -> Path:
+    """Where a search finds the pipeline again, with the supers that it needs."""
+    file = plan.app.document.file.absolute()
+    if file.name not in NAMES:
+        return file
+    return file.parents[len(Path(plan.app.shown).parts) - 1]
 
 
 def _tags(plan: Plan) -> list[str]:

@@ -88,8 +88,7 @@ def test_retry_ends_as_run_does(call: Call, folder: Path) -> None:
     mended = call("retry", run_id, "--path", folder, "--quiet")
 
     assert "✗ add     failed" in again.out
-    assert "when it is mended: rainbow retry" in again.out
-    assert f"--path {folder}" in again.out
+    assert f"when it is mended: rainbow retry {run_id[:8]}\n" in again.out
     assert "✓ report  completed" in mended.out
 
 
@@ -124,9 +123,75 @@ def test_pipeline_that_is_not_in_the_files(call: Call, folder: Path, project: Pr
     run_id = fail(call, folder)
     elsewhere = project({"rainbow.yml": CONFIG.replace("pipeline: sales", "pipeline: sale")}, "elsewhere")
 
-    done = call("retry", run_id, cwd=elsewhere, code=2)
+    done = call("retry", run_id, "--path", elsewhere, code=2)
 
     assert done.err == "Error: there is no pipeline 'sales'; did you mean 'sale'?\n"
+
+
+# -- where the pipeline of a run is
+
+
+def test_retry_works_from_any_folder(call: Call, folder: Path, tmp_path: Path) -> None:
+    run_id = fail(call, folder)
+    (folder / "mended").touch()
+    other = tmp_path / "somewhere" / "else"
+    other.mkdir(parents=True)
+
+    done = call("retry", run_id, "--quiet", "--json", cwd=other)
+
+    assert done.json["state"] == "completed"
+
+
+def test_retry_finds_the_super_of_the_file_again(
+    call: Call, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(
+        {
+            "base/rainbow.yml": "name: common\ntype: super\ntask_defaults: {python: {env_vars: {WORD: hello}}}\n",
+            "app/deep/rainbow.yml": """
+                name: deep
+                super: common
+                pipelines:
+                  - pipeline: sup
+                    tasks: [{task: a, type: python, cmd: "[ -e $HERE/mended ] && echo $WORD"}]
+            """,
+        }
+    )
+    monkeypatch.setenv("HERE", str(root))
+    run_id = call("run", root, "--pipeline", "sup", "--quiet", "--json", code=1).json["flow_run_id"]
+    (root / "mended").touch()
+
+    done = call("retry", run_id, "--quiet", "--json", cwd=tmp_path)
+
+    assert done.json["tasks"][0]["log_tail"] == ["hello"]
+
+
+def test_retry_finds_a_file_with_a_name_of_its_own(call: Call, project: Project, tmp_path: Path) -> None:
+    root = project({"mine.yml": CONFIG, "other.yml": CONFIG})
+    run_id = call("run", root / "mine.yml", "--quiet", "--json", code=1).json["flow_run_id"]
+
+    done = call("retry", run_id, "--quiet", "--json", cwd=tmp_path, code=1)
+
+    assert done.json["flow_run_id"] == run_id
+
+
+def test_a_project_that_moved_is_retried_where_it_is(
+    call: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = fail(call, folder)
+    moved = folder.rename(tmp_path / "moved")
+    monkeypatch.setenv("HERE", str(moved))
+    (moved / "mended").touch()
+    (tmp_path / "empty").mkdir()
+
+    gone = call("retry", run_id, cwd=tmp_path / "empty", code=2)
+    here = call("retry", run_id, "--quiet", "--json", cwd=moved)
+
+    assert gone.err == (
+        f"Error: run {run_id} found its pipeline in '{folder}', where there is no rainbow.yml any more; "
+        "name the file or folder that it is in: --path\n"
+    )
+    assert here.json["state"] == "completed"
 
 
 def test_wrong_parameter_is_told(call: Call, folder: Path) -> None:

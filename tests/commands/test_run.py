@@ -146,7 +146,7 @@ def test_run_that_fails_tells_the_slices_and_their_input_and_how_to_go_on(call: 
         "",
         "sales failed in N s",
         "run  X",
-        "next  rainbow logs ID --task add; when it is mended: rainbow retry ID --path project",
+        "next  rainbow logs ID --task add; when it is mended: rainbow retry ID",
     ]
 
 
