@@ -1,9 +1,12 @@
 """Calls a function of the user's code with the input and writes what it returns; run by the user's own Python.
 
-    python _call.py MODULE:FUNCTION RESULT FAILURE
+    python _call.py MODULE:FUNCTION RESULT FAILURE [NAME]
 
 A script of the standard library that any Python from 3.8 on can run. RESULT becomes the returned value as JSON, FAILURE
-the reason in one line when there is none. The function sees nothing of this file: not in its path, not in `__main__`.
+the reason in one line when there is none. NAME is the name of the folder of the code where it is not that of the working
+directory. The function sees nothing of this file: not in its path, not in `__main__`.
+
+Whoever executes this text may define `SEND(word, data)`, which is then given `result` or `failure` instead of the files.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
-TARGET, RESULT, FAILURE = (sys.argv[1:4] + [""] * 3)[:3]  # empty in the children of multiprocessing
+TARGET, RESULT, FAILURE, NAME = (sys.argv[1:5] + [""] * 4)[:4]  # empty in the children of multiprocessing
+SEND: Any = globals().get("SEND")
 MAX_REASON = 2000  # characters
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -67,7 +71,7 @@ def load(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         first, _, rest = name.partition(".")
-        if not rest or first != os.path.basename(os.getcwd()) or error.name not in (first, name):
+        if not rest or first != (NAME or os.path.basename(os.getcwd())) or error.name not in (first, name):
             raise
         return importlib.import_module(rest)
 
@@ -116,6 +120,9 @@ def write(value: Any, name: str) -> None:
         except RecursionError:
             reason = "it is nested too deeply, or holds itself"
         sys.exit(fail(f"what function '{name}' returned is not JSON: {reason}"))
+    if SEND is not None:
+        SEND("result", data)
+        return
     with open(RESULT + ".part", "wb") as file:
         file.write(data)
     os.replace(RESULT + ".part", RESULT)
@@ -199,6 +206,9 @@ def print_user_traceback(error: BaseException) -> None:
 
 def fail(reason: str) -> int:
     """Tell why there is no result; the exit status."""
+    if SEND is not None:
+        SEND("failure", reason.encode("utf-8", "replace"))
+        return 1
     with open(FAILURE, "w", encoding="utf-8", errors="replace") as file:
         file.write(reason)
     sys.stdout.flush()
