@@ -22,6 +22,7 @@ from typing import Any
 
 BROKEN = 125  # as `docker run` ends when the container could not be run
 INLINE_BYTES = 256 * 1024  # a larger output is an object or a file of its own
+TERMINATION_BYTES = 4096  # Kubernetes keeps no more
 CHUNK = 8000  # characters of the outcome in one line of the log
 MAX_OUTPUT_BYTES = 1 << 30
 TRIES = 6
@@ -54,6 +55,9 @@ def main() -> int:
     try:
         parcel = unpack(os.environ.pop("RAINBOW_PARCEL", ""))
         outcome = run(parcel)
+        if parcel["marks_log"] and parcel["hand"] != "log":
+            sys.stdout.write(f"{parcel['marker']}end\n")
+            sys.stdout.flush()
         deliver(parcel, outcome)
     except Broken as error:
         return give_up(parcel, str(error))
@@ -115,14 +119,24 @@ def lay_out(parcel: "dict[str, Any]") -> str:
     else:
         with open(source["file"], "rb") as answer, open(path, "wb") as file:
             copy(answer, file)
-    if path != "/rainbow_input.json":
-        with contextlib.suppress(OSError):
-            if os.path.lexists("/rainbow_input.json"):
-                os.unlink("/rainbow_input.json")
-            os.symlink(path, "/rainbow_input.json")
+    show_input(path)
     for one in parcel["files"]:
         place(one["target"], base64.b64decode(one["data"]))
     return path
+
+
+def show_input(path: str) -> None:
+    """The input as /rainbow_input.json too: a link when one can be made there, its bytes when a file was mounted."""
+    known = "/rainbow_input.json"
+    if path == known:
+        return
+    try:
+        if os.path.lexists(known):
+            os.unlink(known)
+        os.symlink(path, known)
+    except OSError:
+        with contextlib.suppress(OSError), open(path, "rb") as source, open(known, "r+b") as target:
+            copy(source, target)
 
 
 def place(target: str, data: bytes) -> None:
@@ -164,6 +178,8 @@ def copy(source: Any, target: Any) -> None:
 
 def run(parcel: "dict[str, Any]") -> "dict[str, Any]":
     """Run the command to its end; gives the outcome, without its output when that is stored elsewhere."""
+    if os.getcwd() == "/" and not os.access("/", os.W_OK):  # an image without a working directory of its own
+        os.chdir(tempfile.mkdtemp(prefix="rainbow-"))
     input_path = lay_out(parcel)
     places = output_places(parcel.get("output_path"))
     env = dict(os.environ)
@@ -201,7 +217,7 @@ def argv_of(parcel: "dict[str, Any]", folder: str, result: str, failure: str) ->
         script = os.path.join(folder, "call.py")
         with open(script, "w", encoding="utf-8") as file:
             file.write(parcel["call_text"])
-        return [sys.executable, script, parcel["call"], result, failure]
+        return [sys.executable, script, parcel["call"], result, failure, parcel["call_name"]]
     if parcel.get("argv"):
         return list(parcel["argv"])
     shell = next((one for one in ("/bin/bash", "/usr/bin/bash") if os.path.exists(one)), "/bin/sh")
@@ -211,7 +227,9 @@ def argv_of(parcel: "dict[str, Any]", folder: str, result: str, failure: str) ->
 def execute(argv: "list[str]", env: "dict[str, str]") -> int:
     """Run it in a session of its own, taking care of orphans; its status, negative for a signal."""
     sys.stdout.flush()
-    child = subprocess.Popen(argv, env=env, start_new_session=True)
+    child = subprocess.Popen(
+        argv, env=env, start_new_session=True, stderr=subprocess.STDOUT
+    )  # one pipe keeps the order
     Child.pid = child.pid
     while True:
         try:
@@ -273,7 +291,7 @@ def output_of(places: "list[tuple[str, Any, str | None]]", parcel: "dict[str, An
         if not os.path.lexists(path):
             continue
         if before is not None and stamp(path) == before:
-            was_there = True
+            was_there = was_there or before[1] > 0  # an empty one may be there for the code to write into
             continue
         wrong = flaw(path, inside)
         if wrong:
@@ -336,10 +354,13 @@ def deliver(parcel: "dict[str, Any]", outcome: "dict[str, Any]") -> None:
         raise Broken("no parcel")
     outcome["token"] = parcel["token"]
     data = json.dumps(outcome).encode("ascii")
-    if parcel["hand"] == "termination":
+    hand = parcel["hand"]
+    if hand == "either":
+        hand = "termination" if len(data) <= TERMINATION_BYTES else "log"
+    if hand == "termination":
         with open(parcel["termination_path"], "wb") as file:
             file.write(data)
-    elif parcel["hand"] == "log":
+    elif hand == "log":
         lines = base64.b64encode(zlib.compress(data)).decode("ascii")
         chunks = [lines[at : at + CHUNK] for at in range(0, len(lines), CHUNK)]
         for index, chunk in enumerate(chunks):

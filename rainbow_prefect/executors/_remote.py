@@ -22,6 +22,7 @@ parcel with a secret is refused. `hand` is how the outcome comes back:
 
 - `termination`: in the file /dev/termination-log, 4 KiB; larger outputs by the exchange;
 - `log`: in marked lines at the end of the log, which `Remote.take` picks out;
+- `either`: as `termination` when it fits there, else as `log`;
 - `exchange`: as an object or a file.
 
 A status of 125 without an outcome is a failure of the bootstrap itself; its reason is the last line of the log, after
@@ -53,7 +54,7 @@ PARCEL = "RAINBOW_PARCEL"
 ENV_PARCEL_CHARACTERS = 100_000
 """Linux takes 128 KiB in one variable."""
 
-Hand = Literal["termination", "log", "exchange"]
+Hand = Literal["termination", "log", "either", "exchange"]
 
 _HERE = Path(__file__).parent
 _WITHOUT_DEADLINE_SECONDS = 7 * 24 * 3600
@@ -89,6 +90,7 @@ class Remote:
     run: Run
     token: str
     place: Place | None = None
+    is_log_whole: bool = False
     _chunks: dict[int, str] = field(default_factory=dict)
     _count: int = 0
 
@@ -97,11 +99,15 @@ class Remote:
         shown, found, rest = line.partition(self.marker)
         if not found:
             return line
+        if rest.strip() == "end":
+            self.is_log_whole = True
+            return shown or None
         number, _, chunk = rest.partition(":")
         index, _, count = number.partition("/")
         if index.isdecimal() and count.isdecimal():
             self._chunks[int(index)] = chunk.strip()
             self._count = int(count)
+            self.is_log_whole = len(self._chunks) == self._count
         return shown or None
 
     @property
@@ -145,8 +151,8 @@ class Remote:
             self.place.remove()
 
     def _told(self, message: str | None) -> dict[str, Any] | None:
-        if message:
-            return self._checked(message.encode())
+        if message and (data := self._checked(message.encode())) is not None:
+            return data
         if not self._chunks or len(self._chunks) != self._count:
             return None
         text = "".join(self._chunks[index] for index in sorted(self._chunks))
@@ -232,6 +238,7 @@ def prepare(
     env_characters: int = ENV_PARCEL_CHARACTERS,
     start_seconds: float = 3600,
     with_secret_files: bool = True,
+    marks_log: bool = False,
     termination_path: str = "/dev/termination-log",
 ) -> Remote:
     """What a container is started with for this command; `argv` replaces the image's entrypoint and command.
@@ -239,7 +246,8 @@ def prepare(
     `what` names the executor in errors (`executor 'ecs'`), `env` are its own variables, `inline_bytes` is how large
     a packed output may be that comes with the outcome, `env_characters` how long a variable with the parcel,
     `start_seconds` how long the container may take to ask for it. `with_secret_files=False`: the executor mounts
-    `command.mounts` that are secret itself. Mounts of volumes are always the executor's.
+    `command.mounts` that are secret itself. Mounts of volumes are always the executor's. With `marks_log` the last line
+    of the log is a mark that `take` removes: `Remote.is_log_whole` says that it came.
 
     Raises:
         TaskFailed: a variable cannot be set, the exchange cannot be used, or there is none and one is needed.
@@ -252,6 +260,7 @@ def prepare(
         "hand": hand,
         "inline_bytes": inline_bytes,
         "marker": _marker(token),
+        "marks_log": marks_log,
         "termination_path": termination_path,
     }
     remote = Remote((), {}, {}, command, run, token)
@@ -293,7 +302,7 @@ def _parcel(
         ],
     }
     if command.call is not None:
-        parcel["call_text"] = _text("_call.py")
+        parcel |= {"call_text": _text("_call.py"), "call_name": command.source.name if command.source else ""}
     return parcel
 
 
