@@ -18,7 +18,7 @@ from .executors.base import AnyExecutor, Executor
 from .observers.base import AnyObserver, Observer
 from .registry import executors, observers
 from .schedule import cron_flaw, zone_flaw
-from .schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text, kind_of, wrong
+from .schema import Config, Count, EnvVars, Minutes, Name, Positive, PythonVersion, Seconds, Text, kind_of, wrong
 from .secrets import Secret
 from .tasks.base import AnyTask, Mount, Resources, Task, TaskSecret
 
@@ -465,7 +465,7 @@ class Service(Config):
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, description="The port it listens on.")
     no_cache: bool | None = Field(default=None, description="Build its image without the cache.")
     pip_conf: str | None = Field(default=None, description="A pip.conf for building, relative to this file.")
-    python_version: Text | None = Field(default=None, description="The Python version of its image.")
+    python_version: PythonVersion | None = Field(default=None, description="The Python version of its image.")
 
     @model_validator(mode="before")
     @classmethod
@@ -484,18 +484,35 @@ class Image(Config):
     image: Text = Field(min_length=1, description="The name and tag of the image.")
     type: Literal["python", "python_server", "spark"] = Field(default="python", description="How it is built.")
     source: str | None = Field(default=None, description="The folder with the code, relative to this file.")
-    python_version: Text | None = Field(default=None, description="The Python version, e.g. `3.12`.")
+    python_version: PythonVersion | None = Field(default=None, description="The Python version, e.g. `3.12`.")
     base_image: Text | None = Field(default=None, description="The image to start from.")
     no_cache: bool = Field(default=False, description="Build without the cache.")
     pip_conf: str | None = Field(default=None, description="A pip.conf for building, relative to this file.")
-    build_cmd: str | tuple[str, ...] | None = Field(default=None, description="Shell lines run while building.")
-    requirements: str | None = Field(default=None, description="The requirements file, relative to `source`.")
+    build_cmd: str | tuple[str, ...] | None = Field(
+        default=None, description="Shell lines run in the image once the code is in it."
+    )
+    requirements: str | None = Field(
+        default=None,
+        description="The requirements file, relative to `source`; absent: `requirements.txt`, else `pyproject.toml`.",
+    )
     dockerfile: str | None = Field(default=None, description="A Dockerfile of one's own, relative to this file.")
     build_args: dict[str, Text] = Field(default_factory=dict, description="Arguments of the Dockerfile.")
     platform: str | None = Field(default=None, description="The platform to build for, e.g. `linux/amd64`.")
     labels: dict[str, Text] = Field(default_factory=dict, description="Labels of the image.")
     endpoints: tuple[Endpoint, ...] = Field(default=(), description="Endpoints of an image that serves.")
-    credentials: str | None = Field(default=None, description="The secret or block that opens the registry.")
+    credentials: str | None = Field(
+        default=None, description="What opens the registry: `block:TYPE/NAME`, or a secret `user:password`."
+    )
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> Image:
+        """A Dockerfile of one's own says what the other keys would."""
+        if self.dockerfile is not None:
+            for key in ("base_image", "python_version", "build_cmd", "requirements"):
+                if getattr(self, key) is not None:
+                    hint = "say it in the Dockerfile, or remove `dockerfile`"
+                    raise wrong(f"'{key}' and 'dockerfile' exclude each other", hint=hint, at=key)
+        return self
 
 
 # -- volumes

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "Draw the tasks of a pipeline in the order in which they run.",
     "schedule": "Tell when a pipeline runs next.",
     "schema": "Print the JSON Schema of rainbow.yml, for editors.",
+    "build": "Build the images whose code changed.",
     "run": "Run a pipeline now, as a Prefect run.",
     "retry": "Run again what did not complete in an earlier run.",
     "runs": "List the latest runs.",
@@ -87,6 +88,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit status."""
     words = list(sys.argv[1:] if args is None else args)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -96,6 +98,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         _forget_stdout()
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Give what was closed (`rainbow check >&-`) a place to go, before another file gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _call(words: list[str]) -> int:

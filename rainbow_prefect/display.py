@@ -152,7 +152,7 @@ class Plain(Observer):
         self._say(event, f"{event.task}: {_told(event)}")
 
     def on_log(self, event: Event) -> None:
-        self._say(event, f"{self._name(event)} | {event.line}")
+        self._say(event, event.line if event.task is None else f"{self._name(event)} | {event.line}")
 
     def _say(self, event: Event, text: str) -> None:
         self._line(event.time, text)
@@ -263,6 +263,8 @@ class Live(Observer):
 
     def on_task_started(self, event: Event) -> None:
         with self._lock:
+            if self._note.startswith("image"):
+                self._note = ""
             row = self._row(event)
             row.state, row.began, row.count = "running", event.time, event.count or 1
 
@@ -288,6 +290,9 @@ class Live(Observer):
                 row.errors.append((_name_of(event, row.is_split), harmless(told)))
 
     def on_log(self, event: Event) -> None:
+        if event.task is None:  # of the run, such as building an image
+            self.say(harmless(event.line))
+            return
         with self._lock:
             row = self._row(event)
             row.lines.append((_name_of(event, row.is_split), harmless(event.line)))

@@ -510,7 +510,12 @@ class Proofs:
                 self.function(site.keys, source, made.module, made.function, most=1)
         elif not self.runs_images(pipeline, made):
             text = f"the folder with module '{made.module}' is not known: there is no `source`"
-            self.tell((*site.keys, "module"), text, "add `source: FOLDER`, or an image that has one")
+            self.no_folder(made, (*site.keys, "module"), text)
+
+    def no_folder(self, made: Code, keys: Keys, text: str) -> None:
+        """Only `process` needs the folder: with an image it may be meant for another executor."""
+        hint = "add `source: FOLDER`, or an image that has one"
+        self.tell(keys, text, hint, severity="warning" if made.image else "error")
 
     def script(self, pipeline: PipelineSite, site: Site, source: str | None) -> None:
         made: Code = site.made
@@ -523,7 +528,7 @@ class Proofs:
         if source is None:
             if not self.runs_images(pipeline, made):
                 text = f"the folder with '{script}' is not known: there is no `source`"
-                self.tell((*site.keys, key), text, "add `source: FOLDER`, or an image that has one")
+                self.no_folder(made, (*site.keys, key), text)
             return
         folder = self.path(source)
         if self.look.exists(f"{folder}/{script}"):

@@ -132,6 +132,7 @@ class Run:
     `env` holds the variables of the app and the pipeline; those of the task win over them.
     `stop` is set when the run is cancelled or timed out: whoever waits must look at it at least every 0.2 s.
     `write` takes one line of output (already without its newline) to the log of this slice; it masks secrets.
+    `image` is the image to run in when the task names none: one that was built of its source, or None.
     `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
     this machine, or None when it has none; `claims` gives it its claim in a cluster.
     """
@@ -152,6 +153,7 @@ class Run:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
+    image: str | None = None
     volumes: Mapping[str, Path | None] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None

@@ -35,6 +35,12 @@ def _text(value: Any) -> Any:
     return value
 
 
+def _python_version(value: str) -> str:
+    if re.fullmatch(r"3\.\d+(\.\d+)?((a|b|rc)\d+)?", value):
+        return value
+    raise wrong(f"must be a version of Python 3, got {value!r}", hint="write e.g. '3.12'")
+
+
 def _strict_int(value: Any) -> Any:
     if isinstance(value, (bool, float)):
         raise wrong(f"must be a whole number, got {_shown(value)}")
@@ -56,6 +62,8 @@ def _positive(value: float) -> float:
 
 
 def _env_value(value: Any) -> Any:
+    if type(value) is str:
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -117,6 +125,11 @@ Minutes = Annotated[
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A time in seconds, 0 or more."""
+
+PythonVersion = Annotated[
+    str, Field(json_schema_extra={"pattern": r"^3\.[0-9]+"}), AfterValidator(_python_version), BeforeValidator(_text)
+]
+"""A version of Python 3: `3.12` or `3.12.4`."""
 
 EnvVars = dict[str, Annotated[str, BeforeValidator(_env_value)]]
 """Environment variables; numbers and booleans become their YAML text, null becomes empty."""

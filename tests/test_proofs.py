@@ -349,8 +349,9 @@ def test_files_of_images_and_secrets_must_exist(project: Project) -> None:
     text = """
     name: a
     images:
-      - {image: i, source: code, pip_conf: conf/pip.cfg, requirements: requirement.txt, dockerfile: code}
+      - {image: i, source: code, pip_conf: conf/pip.cfg, requirements: requirement.txt}
       - {image: j, source: coed}
+      - {image: k, source: code, dockerfile: code}
     secrets:
       - {secret: s, local_path_file: conf/kee.txt}
       - {secret: t, local_path_file: conf}
@@ -362,11 +363,11 @@ def test_files_of_images_and_secrets_must_exist(project: Project) -> None:
     assert told(project({**CODE, **files, "rainbow.yml": text})) == [
         "3:40: image 'i': pip.conf 'conf/pip.cfg' does not exist; did you mean 'conf/pip.conf'?",
         "3:68: image 'i': requirements file 'code/requirement.txt' does not exist; did you mean 'code/requirements.txt'?",
-        "3:97: image 'i': Dockerfile 'code' is a folder, not a file; name the file in it",
         "4:24: image 'j': source folder 'coed' does not exist; did you mean 'code'?",
-        "6:34: secret 's': the file of the secret 'conf/kee.txt' does not exist; did you mean 'conf/key.txt'?",
-        "7:34: secret 't': the file of the secret 'conf' is a folder, not a file; name the file in it",
-        "9:31: volume 'v': 'conf/key.txt' is a file, not a folder",
+        "5:42: image 'k': Dockerfile 'code' is a folder, not a file; name the file in it",
+        "7:34: secret 's': the file of the secret 'conf/kee.txt' does not exist; did you mean 'conf/key.txt'?",
+        "8:34: secret 't': the file of the secret 'conf' is a folder, not a file; name the file in it",
+        "10:31: volume 'v': 'conf/key.txt' is a file, not a folder",
     ]
 
 

@@ -16,6 +16,7 @@ from ..secrets import redact, secret_values, sensitive
 from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
 
 if TYPE_CHECKING:
+    from ..images import Decision
     from ..plan import Plan, Step
 
 
@@ -30,10 +31,23 @@ def command(path: Path, pipeline: str | None, executor: str | None, mermaid: boo
     planned = plan.plan(load_pipeline(path, pipeline), executor=executor)
     secrets = list(_secrets(planned))
     if as_json:
-        print_json(redact(planned.as_dict(), secrets))
+        images = [one.as_dict() for one in _images(planned)]
+        print_json(redact({**planned.as_dict(), **({"images": images} if images else {})}, secrets))
+    elif mermaid:
+        click.echo(_writable("\n".join(_mermaid(planned))))
     else:
-        lines = _mermaid(planned) if mermaid else _drawing(planned, secrets)
-        click.echo(_writable("\n".join(lines)))
+        told = [f"image {one.image}: {one.action}, {one.reason}" for one in _images(planned)]
+        click.echo(_writable("\n".join([*_drawing(planned, secrets), *told])))
+
+
+def _images(planned: Plan) -> list[Decision]:
+    """What a run would do about the images of its tasks; nothing where no executor runs images."""
+    steps = {step.name: step.executor for step in planned.steps}
+    if not any(executor.runs_images for executor in steps.values()):
+        return []
+    from .. import images
+
+    return images.decide(images.needed(planned, lambda task: steps[task.task].runs_images))
 
 
 def _secrets(planned: Plan) -> Iterator[str]:

@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -21,7 +21,8 @@ from prefect import Flow
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRunResult
-from prefect.context import FlowRunContext, SyncClientContext, TaskRunContext
+from prefect.context import FlowRunContext, SettingsContext, SyncClientContext, TaskRunContext, get_settings_context
+from prefect.events import emit_event
 from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectHTTPStatusError, TerminationSignal
 from prefect.flow_engine import run_flow
 from prefect.serializers import JSONSerializer
@@ -41,15 +42,20 @@ from ..run import Report
 from ..secrets import STARS, Secrets, sensitive
 from .events import Events
 from .executors import executors_of
+from .images import build_images, images_of
 from .logs import Logs
+from .logs import Slice as LogSource
 from .loop import Loop
 from .slices import Slice, StepRun, World
-from .storage import Kept, Storage, holding, scratch_folder, was_here
+from .storage import Hold, Kept, Storage, holding, scratch_folder, was_here
 from .threads import MAX_AT_ONCE, Runner
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+_POLL_SHARE = 0.05
+"""Of the time that a run has taken, the longest pause between two looks at its state, up to `_POLL_MOST_SECONDS`."""
+_POLL_MOST_SECONDS = 3.0
 _HEED_SECONDS = 0.5
 _APP = "app:"
 """Before the name of the app in the tags of its runs."""
@@ -71,6 +77,7 @@ class _Job:
     stop: threading.Event | None = None
     report: Report | None = None
     loop: Loop | None = None
+    heartbeat_seconds: int | None = None
     error: RainbowError | None = None
 
 
@@ -149,6 +156,13 @@ class _Body:
         self.run_id = str(self.flow_run.id)
         self.tasks: dict[str, PrefectTask[..., Any]] = {}
         self.ended = threading.Event()
+        self.stopping = threading.Event()
+        self.log = LogSource(
+            flow_run_id=self.run_id,
+            flow_run_name=self.flow_run.name,
+            flow_name=plan.pipeline.pipeline,
+            task_run_name="images",
+        )
         self.began = time.monotonic()
 
     def run(self) -> State[Any]:
@@ -181,6 +195,7 @@ class _Body:
             executors=executors,
             env=secrets.render({**plan.app.env_vars, **plan.pipeline.env_vars}),
             deadline=None if minutes is None else self.began + 60 * minutes,
+            images=images_of(plan, executors),
             is_continued=self.flow_run.run_count > 0,
         )
         loop = Loop(world, self._submit, self._find)
@@ -199,7 +214,11 @@ class _Body:
         if self.job.stop is not None:
             threading.Thread(target=self._heed, args=(loop, self.job.stop), name="heed", daemon=True).start()
         try:
-            loop.run()
+            failed = build_images(loop.world, lambda line: self._say(loop.world, line), self.stopping)
+            if failed:
+                loop.refuse(failed)
+            else:
+                loop.run()
         except (KeyboardInterrupt, TerminationSignal) as error:
             word = "interrupted" if isinstance(error, KeyboardInterrupt) else "ended by SIGTERM"
             loop.halt("cancelled", word)
@@ -213,8 +232,12 @@ class _Body:
     def _watch(self, loop: Loop) -> None:
         """Look about each second whether somebody cancelled the run."""
         pause = _POLL_SECONDS
+        beat = time.monotonic()
         while not self.ended.wait(pause):
             asked = time.monotonic()
+            if self.job.heartbeat_seconds and asked >= beat:
+                self._beat()
+                beat = asked + self.job.heartbeat_seconds
             try:
                 state = self.context.client.read_flow_run(self.flow_run.id).state  # type: ignore[union-attr]
             except Exception as error:  # a server that is busy or away: ask again
@@ -222,16 +245,44 @@ class _Body:
                 pause = 2 * _POLL_SECONDS
                 continue
             if state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
-                loop.stop("cancelled", "the run was cancelled")
+                self._stop(loop, "the run was cancelled")
                 return
-            pause = max(_POLL_SECONDS, 4 * (time.monotonic() - asked))
+            longest = min(_POLL_SHARE * (asked - self.began), _POLL_MOST_SECONDS)
+            pause = max(_POLL_SECONDS, longest, 4 * (time.monotonic() - asked))
+
+    def _beat(self) -> None:
+        """Say that the run is alive, in the words of Prefect's own heartbeat."""
+        run = self.flow_run
+        with suppress(Exception):
+            emit_event(
+                event="prefect.flow-run.heartbeat",
+                resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
+                related=[
+                    {"prefect.resource.id": f"prefect.flow.{run.flow_id}", "prefect.resource.role": "flow"},
+                    *(
+                        {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+                        for tag in run.tags
+                    ),
+                ],
+            )
 
     def _heed(self, loop: Loop, stop: threading.Event) -> None:
         """Cancel the run once it is asked to stop."""
         while not self.ended.is_set():
             if stop.wait(_HEED_SECONDS):
-                loop.stop("cancelled", "interrupted")
+                self._stop(loop, "interrupted")
                 return
+
+    def _stop(self, loop: Loop, message: str) -> None:
+        loop.stop("cancelled", message)
+        self.stopping.set()
+
+    def _say(self, world: World, line: str) -> None:
+        """A line in the log of the run that no task printed."""
+        line = world.secrets.mask(line)
+        world.logs.write(self.log, line)
+        if world.events.wants_logs:
+            world.send("log", line=line)
 
     def _clean(self, world: World) -> None:
         for executor in {id(one): one for one in world.executors.values()}.values():
@@ -471,13 +522,13 @@ def retry(
         values = bound_values(found, given)
         job = _Job(observers, bound, in_process=True, stop=stop)
         flow = _build(bound, lambda: job)
-        with holding(str(flow_run.id)):
+        with holding(str(flow_run.id)) as hold:
             _check_over(client, flow_run)
             client.set_flow_run_state(flow_run.id, Pending(message="started again by rainbow retry"), force=True)
             flow_run = client.read_flow_run(flow_run.id)
             # a run that was killed before it began has no earlier results, but looking for them does no harm
             flow_run.run_count = max(flow_run.run_count, 1)
-            return _execute(flow, flow_run, values, job, on_started, held=True)
+            return _execute(flow, flow_run, values, job, on_started, hold)
 
 
 def _read(client: SyncPrefectClient, flow_run_id: str | UUID) -> FlowRun:
@@ -569,20 +620,29 @@ class _client:
             raise RunError(f"the Prefect API at {url} cannot be reached: {error}") from error
 
 
+@contextmanager
+def _own_heartbeat() -> Iterator[int | None]:
+    """Switch off Prefect's heartbeat, whose end a run would wait for, up to a second; gives its seconds for our own."""
+    context = get_settings_context()
+    flows = context.settings.flows
+    silent = flows.model_copy(update={"heartbeat_frequency": None})
+    with SettingsContext(profile=context.profile, settings=context.settings.model_copy(update={"flows": silent})):
+        yield flows.heartbeat_frequency
+
+
 def _execute(
     flow: Flow[..., Any],
     flow_run: FlowRun,
     values: Mapping[str, Any],
     job: _Job,
     on_started: Callable[[str, str], None] | None,
-    *,
-    held: bool = False,
+    hold: Hold | None = None,
 ) -> Report:
     with ExitStack() as stack:
-        if not held:
-            stack.enter_context(holding(str(flow_run.id)))
+        hold = hold or stack.enter_context(holding(str(flow_run.id)))
         if on_started is not None:
             on_started(str(flow_run.id), url_for(flow_run) or "")
+        job.heartbeat_seconds = stack.enter_context(_own_heartbeat())
         try:
             run_flow(flow, flow_run=flow_run, parameters=dict(values), return_type="state")
         except (Abort, Pause) as error:
@@ -591,9 +651,21 @@ def _execute(
         except httpx.HTTPError as error:
             if job.report is None:
                 raise
-            job.report.warnings.append(f"Prefect was not told how the run ended: {error}")
+            hold.is_untold = True
+            _tell_untold(job.report, error)
     if job.error is not None:
         raise job.error
     report, job.report = job.report, None  # Prefect keeps the flow and so the job: the report is the caller's alone
     assert report is not None, "a flow that ran left a report"
     return report
+
+
+def _tell_untold(report: Report, error: Exception) -> None:
+    """A run whose end Prefect does not know has not completed, whatever its tasks did."""
+    text = (
+        f"the Prefect server was not told that the run {report.state.replace('_', ' ')} ({error}); when it answers again, "
+        f"run `rainbow retry {report.flow_run_id}`, which runs nothing again that completed"
+    )
+    if report.completed:
+        report.state, report.message = "failed", text
+    report.warnings.append(text)

@@ -6,6 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..errors import TaskFailed
@@ -57,6 +58,8 @@ class Loop:
 
     def run(self) -> None:
         """Run until every task has ended or cannot run."""
+        self._take_messages()  # it may have been stopped before it began
+        self._look_at_deadline()
         while True:
             self._begin_ready()
             self._fill()
@@ -68,6 +71,11 @@ class Loop:
                 continue
             self._wait()
             self._watch()
+        self._close()
+
+    def refuse(self, message: str) -> None:
+        """End the run as failed before any task started."""
+        self._stop("failed", message)
         self._close()
 
     def halt(self, cause: Cause, message: str) -> None:
@@ -210,12 +218,14 @@ class Loop:
             message = self._messages.get(timeout=self._patience())
         except queue.Empty:
             return
-        while True:
-            message()
-            try:
-                message = self._messages.get_nowait()
-            except queue.Empty:
-                return
+        message()
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        """Heed what other threads told until now."""
+        with suppress(queue.Empty):
+            while True:
+                self._messages.get_nowait()()
 
     def _patience(self) -> float:
         if self.world.deadline is None or self.world.stopped is not None:

@@ -26,7 +26,7 @@ from .logs import Logs
 from .logs import Slice as LogSource
 from .storage import Kept, Storage
 
-Cause = Literal["timed_out", "cancelled"]
+Cause = Literal["timed_out", "cancelled", "failed"]
 
 TAIL_LINES = 100
 """How many of the last lines of a task its report holds."""
@@ -50,6 +50,7 @@ class World:
     executors: Mapping[str, Executor]
     env: Mapping[str, str]
     deadline: float | None
+    images: Mapping[str, str] = field(default_factory=dict)
     is_continued: bool = False
     stopped: Cause | None = None
     message: str = ""
@@ -249,6 +250,7 @@ class StepRun:
             parameters=world.parameters,
             env=world.env,
             source=app.source_of(self.step.task),
+            image=world.images.get(self.name),
             volumes={two.volume: app.root / two.local.path if two.local else None for two in app.volumes},
             claims={two.volume: two.claim for two in app.volumes},
             deadline=world.deadline,

@@ -56,6 +56,13 @@ class Executor(Config):
     def prepare(self, command: Command, run: Run) -> None:
         """What can be done once for all slices before they start (environments, images); may raise TaskFailed."""
 
+    def image_host(self) -> str | None:
+        """The address of the Docker engine that must have the images; '' is that of the environment.
+
+        None: the images come from a registry.
+        """
+        return None
+
     def clean(self, run_id: str) -> None:
         """End and remove whatever still belongs to this run; called when it ends, in whichever way."""
 

@@ -73,7 +73,7 @@ class Code(Task):
             command,
             env={**command.env, **mine.env_vars, **env},
             source=source,
-            image=mine.image,
+            image=mine.image or run.image,
             output_path=command.output_path or mine.output_path or None,
             mounts=(*mine._volume_places(run), *files),
             pip_conf=run.root / mine.pip_conf if mine.pip_conf else None,

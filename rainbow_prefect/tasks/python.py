@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..schema import wrong
+from ..schema import PythonVersion, wrong
 from ._code import Code, script_of
 from .base import Flaw, Place
 
@@ -27,7 +27,9 @@ class Python(Code):
     function: str | None = Field(
         default=None, description="The function to call with the input; what it returns is the output. May be async."
     )
-    python_version: str | None = Field(default=None, description="The Python version of its image, e.g. '3.12'.")
+    python_version: PythonVersion | None = Field(
+        default=None, description="The Python version of its image, e.g. '3.12'."
+    )
 
     @field_validator("python_version", mode="before")
     @classmethod

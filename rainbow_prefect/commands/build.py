@@ -1,0 +1,214 @@
+"""`rainbow build [PATH]`: build the images that changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import check
+from ..errors import CallError, ConfigError, near
+from .options import json_option, path_argument, print_json, print_problems
+
+if TYPE_CHECKING:
+    from ..app import App
+    from ..images import Built, Decision, Recipe
+    from ..tasks.base import Task
+
+
+@click.command()
+@path_argument
+@click.option("--image", metavar="NAME", help="Build this image only, and those it is built from.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be built and why, and build nothing.")
+@click.option("--push", is_flag=True, help="Push the images to their registries, too.")
+@click.option("--no-cache", is_flag=True, help="Build all of them anew, without the builder's cache.")
+@json_option
+def command(path: Path, image: str | None, dry_run: bool, push: bool, no_cache: bool, as_json: bool) -> int:
+    """Build the images whose code, requirements, settings or base changed.
+
+    Exit status: 0 all are built, 1 one is not, 2 the file or the call is wrong.
+    """
+    from .. import images
+
+    apps = _apps(path)
+    recipes = _chosen(_recipes(apps), image)
+    decisions = images.decide(recipes, force=no_cache)
+    if dry_run:
+        _show([one.as_dict() for one in decisions], as_json)
+        return 0
+    with _interruptible() as stop:
+        built = images.build(decisions, tell=_say, no_cache=no_cache, stop=stop)
+        pushed = _push(decisions, built, apps, stop) if push else {}
+    by_name = {one.decision.image: one.as_dict() for one in built}
+    _show([{**one.as_dict(), **by_name.get(one.image, {}), **_as_dict(one, pushed)} for one in decisions], as_json)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    failures = [images.failure(built), *(f"image '{name}': {text}" for name, text in pushed.items() if text)]
+    for text in filter(None, failures):
+        click.echo(f"Error: {text}", err=True)
+    return 1 if any(failures) else 0
+
+
+def _apps(path: Path) -> list[App]:
+    checked = check.check(path)
+    if checked.errors:
+        raise ConfigError(checked.problems)
+    print_problems(checked.problems)
+    return list(checked.apps)
+
+
+def _recipes(apps: Sequence[App]) -> list[Recipe]:
+    from ..images import recipes
+
+    found: dict[str, Recipe] = {}
+    for app in apps:
+        for one in recipes(app, derived=_InImages(app)):
+            found.setdefault(one.image, one)
+    return list(found.values())
+
+
+class _InImages:
+    """Says of a task of an app whether its executor runs it in an image."""
+
+    def __init__(self, app: App) -> None:
+        from ..plan import executor_named
+
+        self._names = {
+            id(task): app.executor_name(pipeline, task) for pipeline in app.pipelines for task in pipeline.tasks
+        }
+        self._runs = {name: executor_named(app, name).runs_images for name in set(self._names.values())}
+
+    def __call__(self, task: Task) -> bool:
+        return self._runs[self._names[id(task)]]
+
+
+def _chosen(recipes: list[Recipe], name: str | None) -> list[Recipe]:
+    from ..images.recipes import tagged
+
+    if name is None:
+        return recipes
+    by_name = {tagged(one.image): one for one in recipes}
+    if tagged(name) not in by_name:
+        hint = near(name, [one.image for one in recipes])
+        raise CallError(f"there is no image '{name}'{f'; {hint}' if hint else ''}")
+    wanted, look = set(), [tagged(name)]
+    while look:
+        one = look.pop()
+        if one in by_name and one not in wanted:
+            wanted.add(one)
+            look += map(tagged, by_name[one].bases)
+    return [one for key, one in by_name.items() if key in wanted]
+
+
+# -- while it builds
+
+
+def _say(image: str, text: str) -> None:
+    from ..display import harmless
+
+    click.echo(f"{image}: {harmless(text)}", err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM end the builds that are under way, a second one ends this process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: Any) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _push(
+    decisions: Sequence[Decision], built: Sequence[Built], apps: Sequence[App], stop: threading.Event
+) -> dict[str, str]:
+    from ..images.push import logins, push
+
+    failed = {one.decision.image for one in built if not one.completed}
+    wanted = [one.recipe for one in decisions if one.action != "skip" and one.image not in failed]
+    pushed: dict[str, str] = {}
+    for app in apps:
+        mine = [one for one in wanted if one.app == app.name and one.image not in pushed]
+        opens = logins(_Secret(app), _block)
+        pushed |= push(mine, logins=opens, tell=_say, stop=stop)
+    return pushed
+
+
+class _Secret:
+    """Reads a secret of an app by its name; Prefect is asked only for one that it keeps."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __call__(self, name: str) -> str:
+        from ..blocks import secret
+        from ..secrets import Secrets
+
+        declared = next((one for one in self._app.secrets if one.secret == name), None)
+        if declared is not None and declared.block:
+            _connect()
+        return Secrets(self._app.secrets, self._app.root, secret).get(name)
+
+
+def _block(reference: str) -> Any:
+    _connect()
+    from ..blocks.credentials import credentials
+
+    return credentials(reference)
+
+
+def _connect() -> None:
+    from .. import server
+
+    server.connect(tell=lambda text: click.echo(text, err=True))
+
+
+# -- the end
+
+
+def _show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    from ..display import table
+
+    if as_json:
+        print_json({"images": rows})
+        return
+    if not rows:
+        click.echo("there is no image in the files that were found")
+    for line in table([[_word(row), row["image"], _told(row)] for row in rows]):
+        click.echo(line)
+    sys.stdout.flush()
+
+
+def _as_dict(one: Decision, pushed: Mapping[str, str]) -> dict[str, Any]:
+    """What there is to say of the push of an image, if it was to be pushed."""
+    if one.image not in pushed:
+        return {}
+    return {"pushed": not pushed[one.image], "push_message": pushed[one.image]}
+
+
+def _word(row: Mapping[str, Any]) -> str:
+    words = {"completed": "built", "failed": "failed", "cancelled": "cancelled", "not_built": "not built"}
+    return words.get(str(row.get("state")), str(row["action"]))
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    if row.get("message"):
+        return str(row["message"]) if row["state"] == "not_built" else ""
+    after = f", in {row['seconds']:.1f} s" if row.get("state") == "completed" else ""
+    pushed = "" if "pushed" not in row else "; pushed" if row["pushed"] else "; not pushed"
+    return f"{row['reason']}{after}{pushed}"

@@ -1,0 +1,150 @@
+"""What the Docker engine has: one question to its API, without a client library and without starting a program."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An image that the engine has."""
+
+    id: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of an engine by name and tag; `unknown` says why nothing is known of them, '' when they are."""
+
+    found: Mapping[str, Present] = field(default_factory=dict)
+    unknown: str = ""
+
+    def get(self, image: str) -> Present | None:
+        """The image of this name; names of Docker Hub may be written short or long."""
+        return self.found.get(_short(image))
+
+
+def _short(image: str) -> str:
+    for prefix in ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/"):
+        if image.startswith(prefix):
+            return image.removeprefix(prefix)
+    return image
+
+
+def config_folder() -> Path:
+    """The folder of the Docker client's settings."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
+def config() -> dict[str, Any]:
+    """The Docker client's settings; none when they cannot be read."""
+    try:
+        found = json.loads((config_folder() / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def host() -> str:
+    """Where the engine listens: `DOCKER_HOST`, else the Docker context, else the socket of this machine."""
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    context = os.environ.get("DOCKER_CONTEXT") or config().get("currentContext") or "default"
+    if context == "default":
+        return _DEFAULT_HOST
+    digest = hashlib.sha256(str(context).encode()).hexdigest()
+    try:
+        data = json.loads((config_folder() / "contexts" / "meta" / digest / "meta.json").read_bytes())
+        return str(data["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _DEFAULT_HOST
+
+
+def images(names: Sequence[str], *, address: str | None = None) -> Images:
+    """What the engine at `address` has; `names` are those of interest, for an engine that must be asked for each."""
+    where = address or host()
+    scheme = urlsplit(where).scheme
+    try:
+        if scheme in ("unix", "tcp", "http", "https"):
+            return Images(dict(_listed(_get(where, "/images/json"))))
+        return Images(dict(_listed(_inspected(where, names))))
+    except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
+        return Images(unknown=f"no Docker engine answers at {where} ({_why(error)})")
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _listed(answer: Any) -> list[tuple[str, Present]]:
+    return [
+        (str(tag), Present(str(one["Id"]), one.get("Labels") or {}))
+        for one in answer
+        for tag in one.get("RepoTags") or ()
+    ]
+
+
+class _Socket(http.client.HTTPConnection):
+    """HTTP over a socket file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(where: str) -> http.client.HTTPConnection:
+    parts = urlsplit(where)
+    if parts.scheme == "unix":
+        return _Socket(parts.path)
+    name = parts.hostname or "localhost"
+    if parts.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
+        folder = Path(os.environ.get("DOCKER_CERT_PATH") or config_folder())
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        return http.client.HTTPSConnection(name, parts.port or 2376, timeout=_SECONDS, context=context)
+    return http.client.HTTPConnection(name, parts.port or 2375, timeout=_SECONDS)
+
+
+def _get(where: str, path: str) -> Any:
+    connection = _connection(where)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        data = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ValueError(f"it answers {answer.status} {answer.reason}")
+    return json.loads(data)
+
+
+def _inspected(where: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """By the Docker client, which knows engines that are reached by ssh; names that are not there are left out."""
+    if not names:
+        return []
+    argv = ["docker", "--host", where, "image", "inspect", "--format", "{{json .}}", *names]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines and done.returncode and "No such image" not in done.stderr:
+        raise ValueError((done.stderr.strip().splitlines() or ["docker image inspect failed"])[-1])
+    return [{**one, "Labels": (one.get("Config") or {}).get("Labels")} for one in lines]

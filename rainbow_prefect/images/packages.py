@@ -1,0 +1,161 @@
+"""Which packages go into an image: from `requirements.txt`, or from `pyproject.toml` and the lock beside it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+
+REQUIREMENTS = "requirements.txt"
+CONSTRAINTS = "rainbow-constraints.txt"
+PYPROJECT = "pyproject.toml"
+LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml")
+
+_REFERENCE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[ =]?\s*(\S+)")
+_LOCAL = re.compile(
+    r"\s*(?:(?:-e|--editable)[ =]?\s*)?((?:\.{1,2}(?:/[^\s;\[]*)?|[^\s;#@\[]*/[^\s;#@\[]*))(?:\[[^\]]*\])?\s*(?:[;#].*)?$"
+)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """What pip is given: `copied` must be in the image before it runs, `made` are files that the source lacks.
+
+    `with_code`: pip needs all of the code, for a requirements file names a part of it. `is_project`: the code itself is
+    a package, which is installed when it is in the image.
+    """
+
+    file: str = REQUIREMENTS
+    copied: tuple[str, ...] = (REQUIREMENTS,)
+    made: Mapping[str, str] = field(default_factory=dict)
+    is_empty: bool = True
+    with_code: bool = False
+    is_project: bool = False
+
+
+def packages_of(folder: Path, written: str | None) -> Packages:
+    """The packages of the code in `folder`; `written` is the requirements file that the config names.
+
+    Raises:
+        RunError: a file cannot be read, or is no TOML.
+    """
+    name = written or REQUIREMENTS
+    try:
+        if (folder / name).is_file():
+            return _of_requirements(folder, name)
+        if written is not None:
+            raise RunError(f"there is no requirements file '{written}' in {folder}; correct `requirements`")
+        if (folder / PYPROJECT).is_file():
+            return _of_pyproject(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"the packages of {folder} cannot be read: {error}") from error
+    return Packages(made={REQUIREMENTS: ""})
+
+
+def _of_requirements(folder: Path, name: str) -> Packages:
+    files: dict[str, None] = {}
+    with_code = False
+    is_empty = True
+    for file, line in _lines(folder, name, files):
+        bare = line.split("#")[0].strip()
+        is_empty = is_empty and not bare
+        found = _LOCAL.match(line)
+        if found and not _REFERENCE.match(line) and (file.parent / found[1]).exists():
+            with_code = True
+    return Packages(file=name, copied=tuple(files), is_empty=is_empty, with_code=with_code)
+
+
+def _lines(folder: Path, name: str, files: dict[str, None]) -> Iterator[tuple[Path, str]]:
+    """Every line of a requirements file and of those that it names, which are added to `files`."""
+    path = folder / name
+    relative = _below(folder, path)
+    if relative is None or relative in files or not path.is_file():
+        return
+    files[relative] = None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield path, line
+        if found := _REFERENCE.match(line):
+            named = _below(folder, path.parent / found[1])
+            if named is not None:
+                yield from _lines(folder, named, files)
+
+
+def _below(folder: Path, path: Path) -> str | None:
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return None
+
+
+def _of_pyproject(folder: Path) -> Packages:
+    data = _toml(folder / PYPROJECT)
+    project = data.get("project") or {}
+    wanted = list(map(str, project.get("dependencies") or ()))
+    if not project:
+        wanted = [_of_poetry(name, value) for name, value in _poetry(data).items() if name != "python"]
+    locked = sorted(_locked(folder))
+    made = {REQUIREMENTS: "".join(f"{one}\n" for one in [*([f"-c {CONSTRAINTS}"] if locked else []), *wanted])}
+    if locked:
+        made[CONSTRAINTS] = "".join(f"{one}\n" for one in locked)
+    return Packages(
+        copied=tuple(made), made=made, is_empty=not wanted, is_project="build-system" in data and bool(project)
+    )
+
+
+def _poetry(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = ((data.get("tool") or {}).get("poetry") or {}).get("dependencies") or {}
+    return found
+
+
+def _of_poetry(name: str, value: Any) -> str:
+    """One of Poetry's own dependencies as a requirement: `^1.2` is at least 1.2 and below 2."""
+    extras = ""
+    if isinstance(value, Mapping):
+        extras = f"[{','.join(value['extras'])}]" if value.get("extras") else ""
+        value = value.get("version", "*")
+    if not isinstance(value, str):
+        raise RunError(f"{PYPROJECT}: the dependency '{name}' cannot be read; write a {REQUIREMENTS} beside it")
+    return f"{name}{extras}{','.join(map(_range, value.split(',')))}"
+
+
+def _range(text: str) -> str:
+    text = text.strip()
+    if text in ("", "*"):
+        return ""
+    if not text.startswith(("^", "~")) or text.startswith("~="):
+        return text if text[0] in "<>=!~" else f"=={text}"
+    numbers = [int(one) for one in re.findall(r"\d+", text)]
+    kept = 1 if text[0] == "~" and len(numbers) > 1 else 0
+    if text[0] == "^":
+        kept = next((index for index, one in enumerate(numbers) if one), len(numbers) - 1)
+    upper = [*numbers[:kept], numbers[kept] + 1]
+    return f">={'.'.join(map(str, numbers))},<{'.'.join(map(str, upper))}"
+
+
+def _locked(folder: Path) -> Iterator[str]:
+    """The versions of the lock beside the project; a package that it has in several versions is left to pip."""
+    lock = next((folder / name for name in LOCKS if (folder / name).is_file()), None)
+    if lock is None:
+        return
+    data = _toml(lock)
+    versions: dict[str, set[str]] = {}
+    for one in data.get("package") or data.get("packages") or ():
+        source = one.get("source")
+        is_own = isinstance(source, Mapping) and any(key in source for key in ("virtual", "editable", "directory"))
+        if not is_own and "version" in one:
+            versions.setdefault(str(one["name"]), set()).add(str(one["version"]))
+    for name, found in versions.items():
+        if len(found) == 1:
+            yield f"{name}=={next(iter(found))}"
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is no TOML: {error}") from error

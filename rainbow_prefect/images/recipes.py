@@ -1,0 +1,255 @@
+"""What goes into each image of an app, and which image a task runs in; reads the config, builds nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..app import App, Endpoint, Image, Service
+from ..errors import CallError
+from ..plan import Plan
+from ..secrets import PLACEHOLDER
+from ..tasks.base import Task
+
+DEFAULT_PYTHON = "3.11"
+DEFAULT_SPARK = "apache/spark:3.5.0-python3"
+
+_LOSSLESS = re.compile(r"[a-z0-9]+(?:(?:[_./]|__|-+)[a-z0-9]+)*")
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image: `source` is the folder with its code as written, `folder` the same as a path; None: not ours to build."""
+
+    image: str
+    type: str = "python"
+    app: str = ""
+    source: str | None = None
+    folder: Path | None = None
+    base_image: str = f"python:{DEFAULT_PYTHON}-slim"
+    no_cache: bool = False
+    pip_conf: Path | None = None
+    build_cmd: tuple[str, ...] = ()
+    requirements: str | None = None
+    dockerfile: Path | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    platform: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    credentials: str | None = None
+    service: Mapping[str, Any] | None = None
+    kept_out: frozenset[str] = frozenset()
+    """The real paths of files that hold secrets: they never enter an image."""
+
+    @property
+    def bases(self) -> list[str]:
+        """The images it is built from."""
+        if self.dockerfile is None:
+            return [self.base_image]
+        try:
+            return _FROM.findall(self.dockerfile.read_text(errors="replace"))
+        except OSError:
+            return []
+
+
+def tagged(image: str) -> str:
+    """The name with its tag: `team/app` is `team/app:latest`."""
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+def recipes(app: App, *, derived: Callable[[Task], bool] = lambda task: False) -> list[Recipe]:
+    """Every image that a file names with a source, and every one of its `images`, in the order of the file.
+
+    `derived` says of a task with a source and without an image whether it gets one.
+
+    Raises:
+        CallError: an image has two sources, or would keep a secret.
+    """
+    found: dict[str, Recipe] = {}
+    for one in _all(app, derived):
+        name = tagged(one.image)
+        found[name] = _merged(found[name], one) if name in found else one
+    for one in found.values():
+        _check(one)
+    kept_out = frozenset(str(path.resolve()) for path in _secret_files(app, found.values()))
+    return [replace(one, kept_out=kept_out) for one in found.values()]
+
+
+def _secret_files(app: App, found: Iterable[Recipe]) -> Iterator[Path]:
+    for secret in app.secrets:
+        if secret.local_path_file is not None:
+            yield app.root / Path(secret.local_path_file).expanduser()
+    yield from (one.pip_conf for one in found if one.pip_conf is not None)
+
+
+def needed(plan: Plan, in_image: Callable[[Task], bool]) -> list[Recipe]:
+    """The images that the tasks of a plan run in and that can be built, and those that these are built from.
+
+    `in_image` says of a task whether its executor runs it in an image.
+    """
+    tasks = [step.task for step in plan.steps if in_image(step.task)]
+    if not tasks:
+        return []
+    names = {task.task for task in tasks}
+    every = [one for one in recipes(plan.app, derived=lambda task: task.task in names) if one.folder is not None]
+    by_name = {tagged(one.image): one for one in every}
+    wanted: set[str] = set()
+    look = [tagged(image) for task in tasks if (image := image_of(plan.app, task)) is not None]
+    while look:
+        name = look.pop()
+        if name in by_name and name not in wanted:
+            wanted.add(name)
+            look += map(tagged, by_name[name].bases)
+    return [one for name, one in by_name.items() if name in wanted]
+
+
+def image_of(app: App, task: Task) -> str | None:
+    """The image a task runs in: its own, else one made of its source; None for a task with neither."""
+    image, source = task.image_source()
+    if image:
+        return image
+    return _derived_name(app, task, source) if source else None
+
+
+def _derived_name(app: App, task: Task, source: str) -> str:
+    """`rainbow/APP-SOURCE:latest`; with a digest where that does not say all."""
+    pip_conf, version = getattr(task, "pip_conf", None), getattr(task, "python_version", None)
+    told = f"{app.name}-{source.removeprefix('./').strip('/')}"
+    name = re.sub(r"[^a-z0-9]+$|^[^a-z0-9]+", "", re.sub(r"[^a-z0-9_-]+", ".", told.lower()))
+    is_plain = _LOSSLESS.fullmatch(told) and "." not in told
+    if not is_plain or not _LOSSLESS.fullmatch(name) or pip_conf or version or task.type != "python":
+        digest = hashlib.sha256(repr((told, task.type, pip_conf, version)).encode()).hexdigest()[:8]
+        name = f"{re.sub(r'[^a-z0-9]+', '-', name)[:80].strip('-') or 'app'}-{digest}"
+    return f"rainbow/{name}:latest"
+
+
+# -- from the config
+
+
+def _all(app: App, derived: Callable[[Task], bool]) -> Iterator[Recipe]:
+    for image in app.images:
+        yield _of_image(app, image)
+    for pipeline in app.pipelines:
+        for task in pipeline.tasks:
+            named, source = task.image_source()
+            if source and (named or derived(task)):
+                yield _of_task(app, task, named or _derived_name(app, task, source), source)
+    for service in app.services:
+        if service.image and service.source:
+            yield _of_service(app, service)
+
+
+def _of_image(app: App, one: Image) -> Recipe:
+    services = [service for service in app.services if service.image and tagged(service.image) == tagged(one.image)]
+    is_server = one.type == "python_server"
+    source = one.source
+    if source is None and one.dockerfile is not None:
+        source = str(Path(one.dockerfile).parent)
+    return Recipe(
+        image=one.image,
+        type=one.type,
+        app=app.name,
+        source=source,
+        folder=app.root / source if source is not None else None,
+        base_image=_base(one.type, one.base_image, one.python_version),
+        no_cache=one.no_cache,
+        pip_conf=app.root / one.pip_conf if one.pip_conf else None,
+        build_cmd=(one.build_cmd,) if isinstance(one.build_cmd, str) else one.build_cmd or (),
+        requirements=one.requirements,
+        dockerfile=app.root / one.dockerfile if one.dockerfile else None,
+        build_args=one.build_args,
+        platform=one.platform,
+        labels=one.labels,
+        credentials=one.credentials,
+        service=_definition(services, one.endpoints) if is_server else None,
+    )
+
+
+def _of_task(app: App, task: Task, image: str, source: str) -> Recipe:
+    pip_conf = getattr(task, "pip_conf", None)
+    kind = "spark" if task.type == "spark" else "python"
+    return Recipe(
+        image=image,
+        type=kind,
+        app=app.name,
+        source=source,
+        folder=app.root / source,
+        base_image=_base(kind, None, getattr(task, "python_version", None)),
+        no_cache=bool(getattr(task, "no_cache", False)),
+        pip_conf=app.root / pip_conf if pip_conf else None,
+    )
+
+
+def _of_service(app: App, one: Service) -> Recipe:
+    assert one.image is not None and one.source is not None
+    return Recipe(
+        image=one.image,
+        type=one.type,
+        app=app.name,
+        source=one.source,
+        folder=app.root / one.source,
+        base_image=_base(one.type, None, one.python_version),
+        no_cache=bool(one.no_cache),
+        pip_conf=app.root / one.pip_conf if one.pip_conf else None,
+        service=_definition([one], ()),
+    )
+
+
+def _base(kind: str, base_image: str | None, version: str | None) -> str:
+    if base_image is not None:
+        return base_image
+    return DEFAULT_SPARK if kind == "spark" and version is None else f"python:{version or DEFAULT_PYTHON}-slim"
+
+
+def _definition(services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """What an image that serves knows of itself: its endpoints, and those of the services that run in it."""
+    services = list(services)
+    every = [*endpoints, *(endpoint for service in services for endpoint in service.endpoints)]
+    shown = [one.model_dump(mode="json", exclude_none=True) for one in every]
+    unique = [one for index, one in enumerate(shown) if one not in shown[:index]]
+    return {"services": [service.service for service in services], "endpoints": unique}
+
+
+def _merged(first: Recipe, other: Recipe) -> Recipe:
+    """What was named first counts; a source that it lacks comes from the other."""
+    if other.folder is None:
+        return first
+    if first.folder is None:
+        return replace(
+            first,
+            source=other.source,
+            folder=other.folder,
+            pip_conf=first.pip_conf or other.pip_conf,
+            no_cache=first.no_cache or other.no_cache,
+        )
+    if first.folder.resolve() != other.folder.resolve() and first.dockerfile is None:
+        raise CallError(
+            f"image '{first.image}' has two sources, '{first.source}' and '{other.source}'; "
+            "give one of them another name"
+        )
+    if first.service is not None and other.service is not None:
+        every = [*first.service["endpoints"], *other.service["endpoints"]]
+        names = list(dict.fromkeys([*first.service["services"], *other.service["services"]]))
+        unique = [one for index, one in enumerate(every) if one not in every[:index]]
+        return replace(first, service={"services": names, "endpoints": unique})
+    return first
+
+
+def _check(one: Recipe) -> None:
+    texts = {
+        "image": [one.image],
+        "base_image": [one.base_image],
+        "build_cmd": one.build_cmd,
+        "build_args": [*one.build_args.values()],
+        "labels": [*one.labels.values()],
+    }
+    for key, values in texts.items():
+        if any(PLACEHOLDER.search(value) for value in values):
+            raise CallError(
+                f"image '{one.image}': `{key}` holds a secret, which anybody could read in the image; "
+                "give secrets to its tasks, with their key `secrets`"
+            )

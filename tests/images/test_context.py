@@ -1,0 +1,141 @@
+"""The files of a source that go into an image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rainbow_prefect.errors import RunError
+from rainbow_prefect.images.context import Ignored, copy, digests, files_of
+from tests.conftest import Project
+
+
+def paths(root: Path) -> list[str]:
+    return [one.path for one in files_of(root)]
+
+
+def test_what_is_no_code_stays_out(project: Project) -> None:
+    root = project(
+        dict.fromkeys(("a.py", "b/c.py", ".git/x", ".venv/x", "__pycache__/a.pyc", "b/.mypy_cache/x", "b/d.pyc"), "")
+        | {"env/pyvenv.cfg": "", "env/lib.py": "", ".ipynb_checkpoints/x": "", ".env.example": ""}
+    )
+
+    assert paths(root) == [".env.example", "a.py", "b/c.py"]
+
+
+def test_dockerignore(project: Project) -> None:
+    root = project(
+        dict.fromkeys(("a.py", "data/big.csv", "data/keep.csv", "x/notes.md", "x/y/notes.md", "tmp/a"), "")
+        | {".dockerignore": "# what is large\ndata/*\n!data/keep.csv\n**/notes.md\n/tmp\n"}
+    )
+
+    assert paths(root) == ["a.py", "data/keep.csv"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "out"),
+    [
+        ("a", "a", True),
+        ("a", "a/b", True),
+        ("a", "b/a", False),
+        ("*/a", "b/a", True),
+        ("*/a", "b/c/a", False),
+        ("**/a", "a", True),
+        ("**/a", "b/c/a", True),
+        ("a/**", "a/b", True),
+        ("*.py", "a.py", True),
+        ("*.py", "b/a.py", False),
+        ("a?.py", "ab.py", True),
+        ("a?", "a/", False),
+        ("[ab].py", "b.py", True),
+        ("[^ab].py", "b.py", False),
+        (r"\*.py", "a.py", False),
+        (r"\*.py", "*.py", True),
+        ("a.b", "axb", False),
+        ("./a/", "a", True),
+        ("a/../b", "b", True),
+    ],
+)
+def test_patterns(pattern: str, path: str, out: bool) -> None:
+    assert Ignored([pattern]).matches(path) is out
+
+
+def test_the_last_pattern_that_matches_counts() -> None:
+    ignored = Ignored(["*", "!src", "src/secret", "!src/secret/not"])
+
+    assert [path for path in ("a", "src/a", "src/secret/a", "src/secret/not") if not ignored.matches(path)] == [
+        "src/a",
+        "src/secret/not",
+    ]
+
+
+def test_links(project: Project, tmp_path: Path) -> None:
+    root = project({"real.py": "x", "folder/inner.py": ""})
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/far.py").write_text("far")
+    (root / "near.py").symlink_to("real.py")
+    (root / "absolute.py").symlink_to(root / "real.py")
+    (root / "far.py").symlink_to(tmp_path / "outside/far.py")
+    (root / "away").symlink_to(tmp_path / "outside")
+    (root / "folder/up").symlink_to("..")
+    (root / "dead").symlink_to("nowhere")
+
+    found = files_of(root)
+    copy(found, tmp_path / "copy", {})
+
+    assert {one.path: one.link for one in found} == {
+        "absolute.py": "real.py",
+        "away/far.py": "",
+        "dead": "nowhere",
+        "far.py": "",
+        "folder/inner.py": "",
+        "folder/up": "..",
+        "near.py": "real.py",
+        "real.py": "",
+    }
+    assert (tmp_path / "copy/away/far.py").read_text() == "far"
+    assert (tmp_path / "copy/absolute.py").read_text() == "x"
+
+
+def test_a_copy_is_the_same_for_every_umask(project: Project, tmp_path: Path) -> None:
+    root = project({"a.py": "a", "run.sh": "b", "empty/.keep": ""})
+    (root / "a.py").chmod(0o600)
+    (root / "run.sh").chmod(0o700)
+
+    before = os.umask(0o077)
+    try:
+        copy(files_of(root), tmp_path / "copy", {"requirements.txt": "", "sub/made.txt": "x"})
+    finally:
+        os.umask(before)
+
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "copy").rglob("*")}
+    assert modes == {
+        "a.py": "0o644",
+        "run.sh": "0o755",
+        "empty": "0o755",
+        ".keep": "0o644",
+        "requirements.txt": "0o644",
+        "sub": "0o755",
+        "made.txt": "0o644",
+    }
+
+
+def test_digests_tell_content_mode_and_aim(project: Project) -> None:
+    root = project({"a.py": "a"})
+    seen = {digests(files_of(root))["a.py"]}
+    (root / "a.py").write_text("b")
+    seen.add(digests(files_of(root))["a.py"])
+    (root / "a.py").chmod(0o755)
+    seen.add(digests(files_of(root))["a.py"])
+    (root / "a.py").unlink()
+    (root / "a.py").symlink_to("b")
+    seen.add(digests(files_of(root))["a.py"])
+
+    assert len(seen) == 4
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the source .*/nothing cannot be read: "):
+        files_of(tmp_path / "nothing")

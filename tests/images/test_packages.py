@@ -1,0 +1,111 @@
+"""What pip is given: requirements files and all that they name, pyproject.toml and its lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from rainbow_prefect.errors import RunError
+from rainbow_prefect.images.packages import Packages, packages_of
+from tests.conftest import Project
+
+
+def test_without_any_file_there_is_an_empty_one(project: Project) -> None:
+    root = project({"a.py": ""})
+
+    assert packages_of(root, None) == Packages(made={"requirements.txt": ""})
+
+
+def test_a_file_of_comments_is_empty(project: Project) -> None:
+    assert packages_of(project({"requirements.txt": "# none\n\n"}), None).is_empty
+
+
+def test_files_that_a_file_names_come_along(project: Project) -> None:
+    root = project({"req/prod.txt": "-r base.txt\n-c ../limits.txt\na\n", "req/base.txt": "b\n", "limits.txt": "b<2\n"})
+
+    found = packages_of(root, "req/prod.txt")
+
+    assert (found.file, found.copied) == ("req/prod.txt", ("req/prod.txt", "req/base.txt", "limits.txt"))
+    assert not found.is_empty
+    assert not found.with_code
+
+
+@pytest.mark.parametrize("line", ["-e .", "./lib", "lib/ ; python_version > '3'", "./lib[extra]"])
+def test_a_part_of_the_code_needs_the_code(project: Project, line: str) -> None:
+    assert packages_of(project({"requirements.txt": f"{line}\n", "lib/a.py": ""}), None).with_code
+
+
+def test_a_file_that_is_named_must_be_there(project: Project) -> None:
+    root = project({"a.py": ""})
+
+    with pytest.raises(RunError) as raised:
+        packages_of(root, "needs.txt")
+
+    assert str(raised.value) == f"there is no requirements file 'needs.txt' in {root}; correct `requirements`"
+
+
+PROJECT = '[project]\nname = "mine"\nversion = "1"\ndependencies = ["rich>=13", "click"]\n'
+
+
+def test_pyproject(project: Project) -> None:
+    found = packages_of(project({"pyproject.toml": PROJECT}), None)
+
+    assert found == Packages(made={"requirements.txt": "rich>=13\nclick\n"}, is_empty=False)
+
+
+def test_requirements_win_over_pyproject(project: Project) -> None:
+    assert packages_of(project({"pyproject.toml": PROJECT, "requirements.txt": "a\n"}), None).made == {}
+
+
+def test_pyproject_that_is_built_is_installed(project: Project) -> None:
+    text = PROJECT + '[build-system]\nrequires = ["setuptools"]\n'
+
+    assert packages_of(project({"pyproject.toml": text}), None).is_project
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "uv.lock",
+            'version = 1\n[[package]]\nname = "mine"\nversion = "1"\nsource = {virtual = "."}\n'
+            '[[package]]\nname = "rich"\nversion = "13.9.4"\nsource = {registry = "x"}\n'
+            '[[package]]\nname = "click"\nversion = "8.1.8"\n[[package]]\nname = "click"\nversion = "8.2.0"\n',
+        ),
+        ("poetry.lock", '[[package]]\nname = "rich"\nversion = "13.9.4"\n'),
+        ("pylock.toml", 'lock-version = "1.0"\n[[packages]]\nname = "rich"\nversion = "13.9.4"\n'),
+    ],
+)
+def test_a_lock_says_the_versions(project: Project, name: str, text: str) -> None:
+    found = packages_of(project({"pyproject.toml": PROJECT, name: text}), None)
+
+    assert found.made == {
+        "requirements.txt": "-c rainbow-constraints.txt\nrich>=13\nclick\n",
+        "rainbow-constraints.txt": "rich==13.9.4\n",
+    }
+    assert found.copied == ("requirements.txt", "rainbow-constraints.txt")
+
+
+def test_dependencies_of_poetry(project: Project) -> None:
+    text = (
+        '[tool.poetry.dependencies]\npython = "^3.11"\na = "^1.2.3"\nb = "~2.3"\nc = "*"\nd = "1.0"\n'
+        'e = ">=1,<2"\nf = {version = "^0.3", extras = ["x", "y"]}\ng = "^0.0.4"\n'
+    )
+
+    found = packages_of(project({"pyproject.toml": text}), None)
+
+    assert found.made["requirements.txt"].splitlines() == [
+        "a>=1.2.3,<2",
+        "b>=2.3,<2.4",
+        "c",
+        "d==1.0",
+        "e>=1,<2",
+        "f[x,y]>=0.3,<0.4",
+        "g>=0.0.4,<0.0.5",
+    ]
+
+
+def test_broken_pyproject_is_told(project: Project) -> None:
+    root = project({"pyproject.toml": "[project\n"})
+
+    with pytest.raises(RunError, match=r"pyproject\.toml is no TOML: "):
+        packages_of(root, None)
