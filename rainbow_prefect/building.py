@@ -163,7 +163,8 @@ class _Builder:
             data["pipelines"] = [site.made for site in pipelines if site.made is not None]
         made, wrong = self.made(App, data, ())
         if made is None:
-            made = App(name=resolved.name or "-", pipelines=tuple(data.get("pipelines") or ()))
+            sound = tuple(site.made for site in pipelines if site.made is not None)
+            made = App(name=resolved.name or "-", pipelines=sound)
         is_sound = not any(one.severity == "error" for one in self.problems[before:])
         return Built(adopt(made, resolved), resolved, is_sound, self.problems, pipelines, sections, wrong)
 

@@ -61,6 +61,9 @@ def _of_pipelines(data: Map, section: Map) -> Iterator[Problem]:
         if isinstance(items, List):
             for index, item in enumerate(items):
                 yield from _of_task(item, data, ("pipeline_defaults", key, index))
+        elif items is not None and not _is_placeholder(items):
+            keys = ("pipeline_defaults", key)
+            yield Problem(mark_of(data, keys), ".".join(keys), f"must be a list, got {kind_of(items)}")
     yield from _unknown(Pipeline, own, data, ("pipeline_defaults",), also=_AROUND)
 
 

@@ -347,6 +347,10 @@ class _Builder:
     def problem(self, mark: Any, message: str, hint: str = "") -> None:
         self.problems.append(Problem(Mark(self.shown, mark.line + 1, mark.column + 1), "", message, hint))
 
+    def is_told(self, mark: Any) -> bool:
+        """Whether the value here could not be read."""
+        return any(one.mark == Mark(self.shown, mark.line + 1, mark.column + 1) for one in self.problems)
+
     def root(self) -> Map | None:
         event = self.next()
         while isinstance(event, StreamStartEvent | DocumentStartEvent):
@@ -539,6 +543,8 @@ class _Builder:
         """Add what `<<: value` gives; the mapping's own keys win, then the first of a list."""
         parts: Iterable[Any] = value if isinstance(value, list) else [value]
         for part in parts:
+            if part is None and self.is_told(mark):
+                return
             if not isinstance(part, Map):
                 self.problem(mark, "`<<` needs a mapping or a list of mappings", "write `<<: *name` of an anchor")
                 return

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
@@ -50,7 +51,7 @@ class Problem:
         warning = "warning: " if self.severity == "warning" else ""
         where = f"{self.where}: " if self.where else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.mark}: {warning}{where}{self.message}{hint}"
+        return one_line(f"{self.mark}: {warning}{where}{self.message}{hint}")
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that `rainbow check --json` prints for it."""
@@ -64,6 +65,13 @@ class Problem:
             "message": message,
             "hint": self.hint,
         }
+
+
+def one_line(text: str) -> str:
+    """A text as a terminal may be given it: what breaks the line, moves the cursor or turns the text is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class RainbowError(Exception):
@@ -126,15 +134,22 @@ def _failed(kind: type[TaskFailed], message: str, status: int | None, tail: tupl
 
 def near(name: str, known: Iterable[str], *, list_up_to: int = 12) -> str:
     """The hint for an unknown name: `did you mean 'x'?`, else the known names when they are few, else ''."""
-    from difflib import get_close_matches
-
-    names = sorted({str(one) for one in known})
-    found = get_close_matches(str(name), names, n=1, cutoff=0.6)
-    if not found:
-        lower = {one.lower(): one for one in names}
-        found = [lower[one] for one in get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)]
-    if found:
-        return f"did you mean '{found[0]}'?"
+    names = tuple(sorted({str(one) for one in known}))
+    found = _nearest(str(name), names)
+    if found is not None:
+        return f"did you mean '{found}'?"
     if names and len(names) <= list_up_to:
         return f"known: {', '.join(names)}"
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _nearest(name: str, names: tuple[str, ...]) -> str | None:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, names, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    lower = {one.lower(): one for one in names}
+    found = get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
+    return lower[found[0]] if found else None

@@ -29,6 +29,8 @@ _NAMES = {
     "parameters": "parameter",
 }
 _SHOWN = 60
+_MOST_NEAR = 200
+"""So many unknown keys of one part get a hint what they may mean."""
 
 _WANTED = {
     "string_type": "text",
@@ -107,17 +109,19 @@ def told(error: ValidationError, kind: type[BaseModel], data: Any, keys: Keys, *
     for key in keys:
         part = _at(part, key)
     found: dict[tuple[str, bool], list[Problem]] = {}
-    for one in _without_echoes(error, kind, part):
+    errors = error.errors(include_url=False)
+    # Finding a near match takes a millisecond; after many of them nobody reads on.
+    is_near = sum(one["type"] == "extra_forbidden" for one in errors) <= _MOST_NEAR
+    for one in _without_echoes(errors, kind, part) if is_near else errors:
         if later and _is_later(one, part):
             continue
-        made, on_key = _told(one, kind, part, data, keys)
+        made, on_key = _told(one, kind, part, data, keys, is_near=is_near)
         found.setdefault((made.path, on_key), []).append(made)
     return [_joined(same) for same in found.values()]
 
 
-def _without_echoes(error: ValidationError, kind: type[BaseModel], part: Any) -> list[Any]:
+def _without_echoes(errors: Sequence[Any], kind: type[BaseModel], part: Any) -> list[Any]:
     """The errors without a missing key that is there, misspelled: the unknown key says it all."""
-    errors: list[Any] = list(error.errors(include_url=False))
     meant = set()
     for one in errors:
         if one["type"] == "extra_forbidden":
@@ -145,13 +149,15 @@ def _joined(problems: list[Problem]) -> Problem:
     return Problem(first.mark, first.path, f"{start}must be {wanted}, got {got}", first.hint, first.where)
 
 
-def _told(one: Any, kind: type[BaseModel], part: Any, data: Any, keys: Keys) -> tuple[Problem, bool]:
+def _told(
+    one: Any, kind: type[BaseModel], part: Any, data: Any, keys: Keys, *, is_near: bool = True
+) -> tuple[Problem, bool]:
     inner, value = _existing(part, one["loc"])
     name, context = one["type"], one.get("ctx", {})
     place = (*keys, *inner)
     if name == "extra_forbidden":
         key = str(one["loc"][-1])
-        valid = list(_keys_at(kind, part, one["loc"][:-1]))
+        valid = list(_keys_at(kind, part, one["loc"][:-1])) if is_near else []
         return problem(data, place, f"unknown key '{key}'", unknown_key(key, valid), on_key=True), True
     if name == "missing":
         key = str(one["loc"][-1])

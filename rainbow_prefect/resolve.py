@@ -52,6 +52,9 @@ NAMED_BELOW = {"metrics": "metric", "monitoring": "monitor", "backends": "backen
 }
 """The same for the lists in and below `metrics` and `monitoring`."""
 
+_NAMELESS = "nameless"
+"""Stands for the name of a file that has none."""
+
 OWN = frozenset({"name", "type", "super", "pipelines", "services"})
 """Root keys that a file never inherits."""
 
@@ -215,7 +218,8 @@ class _Files:
         data = _without_nulls(document.data)
         self._check_type(data)
         name = self._name(data)
-        if name is None:
+        if name is None:  # told; what else is wrong in the file is told, too
+            self.files.append(_File(document, _with_name(data), _NAMELESS))
             return
         file = _File(document, data, name)
         if name in self.by_name:
@@ -316,6 +320,13 @@ class _Files:
         places = ", ".join(file.document.shown for file in cycle)
         message = f"supers form a cycle: {way} ({places})"
         self._problem(chain[0].data, "super", message, "remove the `super` of one of them")
+
+
+def _with_name(data: Map) -> Map:
+    """The file as if it had a name."""
+    result = data.shallow()
+    result.put("name", _NAMELESS, data.marks.get("name", (data.file, data.line, data.column, data.line, data.column)))
+    return result
 
 
 def _without_nulls(data: Map) -> Map:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,7 @@ def test_unused_defaults_are_told(project: Project) -> None:
               timeout: 1
               before_tasks: [{task: a, type: pyton}, {task: b, type: python, cmdd: x}, {type: job_start}]
               after_task: []
+              after_tasks: 3
               tasks: [{type: pipeline}, {task: '{{t}}', type: '{{kind}}', none: 1}]
             """,
             "app/rainbow.yml": "name: app\n",
@@ -424,6 +426,7 @@ def test_unused_defaults_are_told(project: Project) -> None:
         "16:34: `pipeline_defaults`: unknown task type 'pyton'; did you mean 'python'?",
         "16:66: `pipeline_defaults`: unknown key 'cmdd'; did you mean 'cmd'?",
         "17:3: `pipeline_defaults`: unknown key 'after_task'; did you mean 'after_tasks'?",
+        "18:16: `pipeline_defaults`: must be a list, got a number",
     ]
 
 
@@ -443,6 +446,45 @@ def test_a_type_in_the_defaults_may_be_one_of_the_plugins(project: Project, requ
 
     assert told(project({"rainbow.yml": text, "mine/polite.py": plugin})) == [
         "rainbow.yml:3:48: `task_defaults`: unknown key 'greting'; did you mean 'greeting'?"
+    ]
+
+
+def test_a_file_without_a_name_is_checked_like_others(project: Project) -> None:
+    root = project(
+        {
+            "a/rainbow.yml": "ownr: x\npipelines: [{pipeline: p, tasks: [{task: t, type: pythn}]}]\n",
+            "b/rainbow.yml": "name: [b]\nownr: x\n",
+        }
+    )
+
+    assert [one.partition(" (known: ")[0] for one in told(root)] == [
+        "a/rainbow.yml:1:1: unknown key 'ownr'; did you mean 'owner'?",
+        "a/rainbow.yml:1:1: `name` is required; write `name: NAME` at the top of the file",
+        "a/rainbow.yml:2:51: pipeline 'p', task 't': unknown task type 'pythn'; did you mean 'python'?",
+        "b/rainbow.yml:1:7: must be text, got a list; write `name: NAME`",
+        "b/rainbow.yml:2:1: unknown key 'ownr'; did you mean 'owner'?",
+    ]
+    assert check(root, cache=False).app_names == []
+
+
+def test_very_many_unknown_keys_are_told_soon(project: Project) -> None:
+    root = project({"rainbow.yml": "name: a\n" + "".join(f"key{number}: 1\n" for number in range(20_000))})
+    began = time.process_time()
+
+    problems = told(root)
+
+    assert len(problems) == 20_000
+    assert problems[0] == "rainbow.yml:2:1: unknown key 'key0'; remove it, or write 'x-key0' to keep it for yourself"
+    assert time.process_time() - began < 20
+
+
+def test_a_problem_is_one_line_whatever_a_name_holds(project: Project) -> None:
+    text = 'name: a\npipelines: [{pipeline: "\\e[31m\\n\\u202ep", ownr: 1}]\n'
+
+    assert told(project({"rainbow.yml": text})) == [
+        r"rainbow.yml:2:24: pipeline '\x1b[31m\n\u202ep': '\x1b[31m\n\u202ep' is not a valid name; "
+        "use letters, digits, '-' and '_' only",
+        r"rainbow.yml:2:43: pipeline '\x1b[31m\n\u202ep': unknown key 'ownr'; did you mean 'owner'?",
     ]
 
 

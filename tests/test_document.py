@@ -319,6 +319,7 @@ def test_a_path_is_written_as_in_code(keys: Any, text: str) -> None:
         ),
         ("<<: 5\n", "1:5: `<<` needs a mapping or a list of mappings; write `<<: *name` of an anchor"),
         ("a: &a [*a]", "1:8: the anchor 'a' contains itself; write the values out"),
+        ("a: &a {<<: *a}", "1:12: the anchor 'a' contains itself; write the values out"),
         ("a: &a {b: {<<: *a}}", "1:16: the anchor 'a' contains itself; write the values out"),
         ("a: *b", "1:4: the alias '*b' has no anchor '&b' before it; quote a text that starts with '*'"),
         ("a: {{ b }}", "1:4: a placeholder must be quoted; write '{{b}}' with quotes"),

@@ -321,8 +321,11 @@ def test_one_bad_file_does_not_hide_another() -> None:
 
     apps, problems = resolved(files)
 
-    assert [one.name for one in apps] == ["c"]
-    assert len(problems) == 2
+    assert [one.name for one in apps] == ["nameless", "c"]
+    assert [one.partition(";")[0] for one in problems] == [
+        "a.yml:1:1: `name` is required",
+        "b.yml:2:8: super 'none' is not found",
+    ]
 
 
 def test_a_name_may_be_a_number_or_a_placeholder() -> None:
