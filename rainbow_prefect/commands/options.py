@@ -122,3 +122,4 @@ def quiet_prefect() -> None:
         for handler in list(logger.handlers):
             if isinstance(handler, PrefectConsoleHandler):
                 logger.removeHandler(handler)
+    logging.raiseExceptions = False  # a record that its API does not take would be told in the middle of a line

@@ -150,8 +150,15 @@ def _locks() -> Path:
     return get_current_settings().home / "rainbow" / "runs"
 
 
+@dataclass
+class Hold:
+    """That this process executes a flow run; `is_untold`: it has ended, which Prefect does not know."""
+
+    is_untold: bool = False
+
+
 @contextlib.contextmanager
-def holding(run_id: str) -> Iterator[None]:
+def holding(run_id: str) -> Iterator[Hold]:
     """Be the one process that executes this flow run; a killed process lets go of it by itself.
 
     Raises:
@@ -170,12 +177,14 @@ def holding(run_id: str) -> Iterator[None]:
             raise CallError(
                 f"run {run_id} is under way in another process; wait for it, or stop it: rainbow cancel {run_id}"
             )
-        yield
-        path.unlink(missing_ok=True)
+        hold = Hold()
+        yield hold
+        if not hold.is_untold:
+            path.unlink(missing_ok=True)
 
 
 def was_here(run_id: str) -> bool:
-    """Whether a process of this machine was killed while it executed this flow run."""
+    """Whether a process of this machine executed this flow run and ended without Prefect's knowledge."""
     return (_locks() / f"{run_id}.lock").exists()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,41 @@ def call(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
 def name() -> str:
     """The name of a pipeline of this test alone: all tests share one server."""
     return f"p{uuid4().hex[:12]}"
+
+
+def sales(tasks: str) -> str:
+    """A file with one pipeline `sales` of these tasks, a list in YAML."""
+    lines = textwrap.indent(textwrap.dedent(tasks).strip("\n"), " " * 6)
+    return f"name: shop\npipelines:\n  - pipeline: sales\n    tasks:\n{lines}\n"
+
+
+def three_tasks(hurdle: str) -> str:
+    """`make` gives [1, 2, 3], `add` runs this shell command in each of three slices of it, `report` prints them.
+
+    What runs is noted in the file `ran` of the folder $HERE.
+    """
+    return sales(f"""
+        - {{task: make, type: python, cmd: "echo make >> $HERE/ran; echo '[1, 2, 3]' > out.json", output_path: out.json}}
+        - task: add
+          type: python
+          cmd: |
+            echo add $RAINBOW_SPLIT_ID >> $HERE/ran
+            {hurdle}
+            cp rainbow_input.json out.json
+          output_path: out.json
+          input: task:make
+          split_input: true
+          executors: 3
+        - {{task: report, type: python, cmd: "echo report >> $HERE/ran; cat rainbow_input.json", input: task:add}}
+    """)
+
+
+def ran(folder: Path) -> list[str]:
+    """What `three_tasks` ran since the last look, slices in no order."""
+    path = folder / "ran"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return sorted(lines)
 
 
 def latest(call: Call, pipeline: str) -> str:
@@ -88,8 +124,14 @@ class Started:
 
 
 @pytest.fixture
-def start(prefect_server: str) -> Iterator[Callable[..., Started]]:
+def start(prefect_server: str, start_anywhere: Callable[..., Started]) -> Callable[..., Started]:
     """Start `rainbow ARGS` in a folder, without waiting for it."""
+    return start_anywhere
+
+
+@pytest.fixture
+def start_anywhere() -> Iterator[Callable[..., Started]]:
+    """As `start`, with the server that this test's environment names."""
     all_: list[Started] = []
 
     def begin(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Started:

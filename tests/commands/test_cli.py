@@ -172,6 +172,21 @@ def test_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("closed", "told"), [(">&-", ""), ("2>&- >&-", ""), ("<&-", "1 file, no pipelines, no errors\n")]
+)
+def test_closed_streams_are_no_error(project: Project, closed: str, told: str) -> None:
+    folder = project({"rainbow.yml": "name: a\n"})
+
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m rainbow_prefect check --no-cache {folder} {closed}"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+
+
 @pytest.mark.parametrize("device", ["/dev/full"] if os.path.exists("/dev/full") else [])
 def test_full_disk_is_told(project: Project, device: str) -> None:
     folder = project({"rainbow.yml": "name: a\n"})
