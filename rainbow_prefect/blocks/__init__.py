@@ -18,6 +18,7 @@ __all__ = [
     "ExecutorBlock",
     "KubernetesExecutor",
     "ProcessExecutor",
+    "docker_host",
     "executor",
     "secret",
 ]
@@ -65,3 +66,15 @@ def executor(reference: str, *, name: str | None = None) -> Executor:
     from .loading import load
 
     return load(reference, name=name)
+
+
+def docker_host(reference: str) -> str | None:
+    """The address of the Docker engine of a block `docker-host/NAME` of prefect-docker; None is the environment's.
+
+    Raises:
+        CallError: there is no such block, or it says what cannot be used.
+        RunError: Prefect cannot be reached.
+    """
+    from .loading import load_host
+
+    return load_host(reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -10,10 +11,11 @@ from prefect.blocks.core import Block, UnknownBlockType
 from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 
-from ..errors import CallError, RunError, near
+from ..errors import CallError, MissingExtra, RunError, near
 from ..executors.base import Executor
 from .executors import BLOCKS, ExecutorBlock, is_executor
 
+HOST = "docker-host/"
 REGISTER = "prefect block register -m rainbow_prefect.blocks"
 _SHOWN = 20
 
@@ -32,6 +34,29 @@ def load(reference: str, *, name: str | None) -> Executor:
         raise RunError(f"the block '{reference}' cannot be read, the Prefect API did not answer: {error}") from error
     made: Executor = block.executor_named(name) if isinstance(block, ExecutorBlock) else block
     return made
+
+
+def load_host(reference: str) -> str | None:
+    """See `blocks.docker_host`."""
+    try:
+        kind: Any = import_module("prefect_docker").DockerHost
+    except ImportError as error:
+        raise MissingExtra(f"the host 'block:{reference}'", "docker") from error
+    name = reference.removeprefix(HOST)
+    try:
+        block = kind.load(name, _sync=True)
+    except ValueError:
+        text = f"the host 'block:{reference}': there is no block '{name}' of type 'docker-host'"
+        raise CallError(f"{text}; make it in the Prefect UI under Blocks") from None
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise RunError(f"the host 'block:{reference}' cannot be read: {error}") from error
+    if block.client_kwargs:
+        raise CallError(
+            f"the host 'block:{reference}': its additional configuration cannot be used; "
+            "certificates are those of DOCKER_CERT_PATH"
+        )
+    address: str | None = block.base_url
+    return address
 
 
 def _kind(slug: str, reference: str) -> type[Block]:

@@ -6,6 +6,8 @@ from ..executors.base import BlockReference, Executor
 from ..plan import Plan
 from ..secrets import Secrets
 
+_HOST = "block:docker-host/"
+
 
 def executors_of(plan: Plan, secrets: Secrets) -> dict[str, Executor]:
     """The executor of each step, by the name of the step; steps of one executor share it.
@@ -26,5 +28,10 @@ def _ready(executor: Executor, secrets: Secrets) -> Executor:
 
         executor = saved(executor.block, name=executor.executor)
         secrets.learn_from(executor.model_dump(mode="json"))
+    host = getattr(executor, "host", None)
+    if isinstance(host, str) and host.startswith(_HOST):
+        from ..blocks import docker_host
+
+        executor = executor.model_copy(update={"host": docker_host(host.removeprefix("block:"))})
     ready: Executor = secrets.render(executor)
     return ready

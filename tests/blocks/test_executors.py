@@ -29,6 +29,8 @@ TELL = """
         tasks: [{{task: tell, type: python, executor: {executor}, cmd: 'echo "mode $MODE"'}}]
 """
 
+UNIX = "unix:///var/run/docker.sock"
+
 
 def printed(report: Any) -> list[str]:
     return [line for one in report.tasks for line in one.log_tail]
@@ -231,6 +233,30 @@ def test_secrets_in_an_executor_of_the_file_are_put_in(project: Project, prefect
     assert printed(check.load(folder).pipeline("tell").run()) == ["mode 15"]
 
 
+def test_a_task_runs_in_a_container_on_a_block(
+    api: Api, named: Named, project: Project, docker_engine: Any, base_image: str
+) -> None:
+    name, host = named("box"), named("engine")
+    api.create("docker-host", host, {"base_url": os.environ.get("DOCKER_HOST", UNIX)})
+    data = {
+        "host": f"block:docker-host/{host}",
+        "image": base_image,
+        "env_vars": {"MODE": "boxed"},
+        "resources": {"memory": "300Mi"},
+        "network": "none",
+        "read_only": False,
+        "stop_grace_seconds": 1,
+    }
+    api.create("docker-executor", name, data)
+    tell = TELL.format(root="", executor=f"block:docker-executor/{name}")
+    folder = project({"rainbow.yml": tell.replace("$MODE", "$MODE on $(ls /sys/class/net)")})
+
+    report = check.load(folder).pipeline("tell").run()
+
+    assert (report.state, printed(report)) == ("completed", ["mode boxed on lo"])
+    assert docker_engine.containers.list(all=True, filters={"label": f"rainbow.flow-run={report.flow_run_id}"}) == []
+
+
 # -- what is wrong
 
 
@@ -310,6 +336,32 @@ def test_a_server_that_is_away_is_told(prefect_api: str) -> None:
         pytest.raises(RunError, match=r"the block 'process-executor/x' cannot be read, the Prefect API did not answer"),
     ):
         executor("process-executor/x")
+
+
+def test_an_unknown_docker_host_is_told(prefect_api: str, project: Project) -> None:
+    root = "executors: [{executor: box, type: docker, host: 'block:docker-host/nowhere'}]"
+    folder = project({"rainbow.yml": TELL.format(root=root, executor="box")})
+
+    with pytest.raises(CallError) as told:
+        check.load(folder).pipeline("tell").run()
+
+    assert str(told.value) == (
+        "the host 'block:docker-host/nowhere': there is no block 'nowhere' of type 'docker-host'; "
+        "make it in the Prefect UI under Blocks"
+    )
+
+
+def test_a_docker_host_with_more_than_an_address_is_told(api: Api, named: Named) -> None:
+    name = named("tls")
+    api.create("docker-host", name, {"base_url": "tcp://far:2376", "client_kwargs": {"tls": True}})
+
+    with pytest.raises(CallError) as told:
+        rainbow_prefect.blocks.docker_host(f"docker-host/{name}")
+
+    assert str(told.value) == (
+        f"the host 'block:docker-host/{name}': its additional configuration cannot be used; "
+        "certificates are those of DOCKER_CERT_PATH"
+    )
 
 
 def test_a_run_on_an_unknown_block_starts_no_task(api: Api, named: Named, project: Project, rainbow: Rainbow) -> None:
