@@ -109,17 +109,9 @@ class Cluster:
             if error.status != 409:
                 raise
 
-    def delete_secret(self, name: str) -> None:
-        with _unless_missing():
-            self._json(self._core.delete_namespaced_secret, name, self.namespace)
-
     def pods(self, selector: str) -> Json:
         """The list, with the version from which it can be watched."""
         return self._json(self._core.list_namespaced_pod, self.namespace, label_selector=selector)
-
-    def delete_pod(self, name: str, *, grace_seconds: int) -> None:
-        with _unless_missing():
-            self._json(self._core.delete_namespaced_pod, name, self.namespace, grace_period_seconds=grace_seconds)
 
     def watch_pods(self, selector: str, version: str) -> Stream:
         return self._stream(

@@ -1,8 +1,9 @@
 """A fake API server of batch/v1 and core/v1 over real HTTP, whose Jobs run as containers of the Docker engine.
 
-It is a fake: no scheduler, no kubelet, no admission, no RBAC. What it does keep to is what the executor depends on: objects
-are checked strictly against the schema of Kubernetes, watches and logs are streams that can be cut, Secrets become files of
-mode 0400 with the group of the pod, deleting a Job deletes what it owns. `play` shows recorded states of a pod instead.
+It is a fake: no scheduler, no kubelet, no admission. What it does keep to is what the executor depends on: objects are
+checked strictly against the schema of Kubernetes, only what the role of docs/kubernetes.md allows is allowed, watches and
+logs are streams that can be cut, Secrets become files of mode 0400 with the group of the pod, deleting a Job deletes what
+it owns. `play` shows recorded states of a pod instead.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
+import yaml
+
+from ..conftest import ROOT
 
 Json = dict[str, Any]
 
@@ -49,6 +54,15 @@ class Fault(Exception):
             "code": status,
         }
         super().__init__(message)
+
+
+@cache
+def allowed() -> frozenset[tuple[str, str]]:
+    """What the role of docs/kubernetes.md allows: (resource, verb)."""
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    [written] = re.findall(r"<!-- file: role.yml -->\n```yaml\n(.*?)```", text, re.S)
+    role, _ = yaml.safe_load_all(written)
+    return frozenset((thing, verb) for rule in role["rules"] for thing in rule["resources"] for verb in rule["verbs"])
 
 
 def now() -> str:
@@ -512,6 +526,7 @@ def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
                 found = PATH.match(url.path)
                 if found is None:
                     raise Fault(404, "NotFound", "the server could not find the requested resource")
+                self.authorize(found[2], found[3], found[4], query)
                 self.route(found[1], found[2], found[3], found[4], query, body)
             except Fault as fault:
                 self.json(fault.body, fault.status)
@@ -521,6 +536,15 @@ def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
         def hang_up(self) -> None:
             self.close_connection = True
             self.connection.close()
+
+        def authorize(self, kind: str, name: str | None, part: str | None, query: dict[str, str]) -> None:
+            read = "get" if name else "watch" if query.get("watch") == "true" else "list"
+            verb = {"POST": "create", "DELETE": "delete"}.get(self.command, read)
+            thing = f"{kind}/{part}" if part else kind
+            if (thing, verb) not in allowed():
+                group = "batch" if kind == "jobs" else ""
+                message = f'User "u" cannot {verb} resource "{thing}" in API group "{group}"'
+                raise Fault(403, "Forbidden", f"{thing} is forbidden: {message}")
 
         def route(
             self, namespace: str, kind: str, name: str | None, part: str | None, query: dict[str, str], body: Json
