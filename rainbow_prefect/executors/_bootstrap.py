@@ -37,6 +37,7 @@ class Child:
     """The command while it runs."""
 
     pid = 0
+    is_late = False
 
 
 def forward(number: int, _frame: Any) -> None:
@@ -45,6 +46,14 @@ def forward(number: int, _frame: Any) -> None:
         os._exit(128 + number)
     with contextlib.suppress(OSError):
         os.killpg(Child.pid, number)
+
+
+def expire(_number: int, _frame: Any) -> None:
+    """The deadline has passed and nobody stopped this container: end the command, at the second call by force."""
+    with contextlib.suppress(OSError):
+        os.killpg(Child.pid, signal.SIGKILL if Child.is_late else signal.SIGTERM)
+    Child.is_late = True
+    signal.alarm(10)
 
 
 def main() -> int:
@@ -193,7 +202,7 @@ def run(parcel: "dict[str, Any]") -> "dict[str, Any]":
     result, failure = os.path.join(ours, "result.json"), os.path.join(ours, "failure.txt")
     kills = oom_kills()
     try:
-        status = execute(argv_of(parcel, ours, result, failure), env)
+        status = execute(argv_of(parcel, ours, result, failure), env, parcel.get("until") or 0)
     except OSError as error:
         return {"start": error.errno or 0}
     outcome = {"status": status, "oom": oom_kills() > kills}  # type: dict[str, Any]
@@ -224,19 +233,23 @@ def argv_of(parcel: "dict[str, Any]", folder: str, result: str, failure: str) ->
     return [shell, "-c", parcel.get("shell") or ":"]
 
 
-def execute(argv: "list[str]", env: "dict[str, str]") -> int:
-    """Run it in a session of its own, taking care of orphans; its status, negative for a signal."""
+def execute(argv: "list[str]", env: "dict[str, str]", until: float) -> int:
+    """Run it in a session of its own, taking care of orphans; its status, negative for a signal; `until` is a time."""
     sys.stdout.flush()
     child = subprocess.Popen(
         argv, env=env, start_new_session=True, stderr=subprocess.STDOUT
     )  # one pipe keeps the order
     Child.pid = child.pid
+    if until:
+        signal.signal(signal.SIGALRM, expire)
+        signal.alarm(max(1, int(until - time.time())))
     while True:
         try:
             pid, status = os.waitpid(-1, 0)
         except InterruptedError:
             continue
         if pid == child.pid:
+            signal.alarm(0)
             child.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             with contextlib.suppress(OSError):  # what it left behind holds the log open, and writes to the output
                 os.killpg(child.pid, signal.SIGKILL)

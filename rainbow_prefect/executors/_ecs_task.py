@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 LOG_CALLS_PER_SECOND = 8
 """All slices of a process together; an account has 25 calls of GetLogEvents a second in a region."""
+LOG_LINES = 1_000_000
+"""So many lines of a slice are kept in the log; later ones only count."""
 LATE_LOG_SECONDS = 20.0
 """How long a log may be quiet before its last line, of which we know that it must come."""
 QUIET_SECONDS = 4.0
@@ -414,7 +416,7 @@ class _Task:
 
     def __post_init__(self) -> None:
         self.run: Run = self.remote.run
-        self.lines = Lines(self.run.write, limit=self.executor.max_lines)
+        self.lines = Lines(self.run.write, limit=LOG_LINES)
         self.log = self._log()
         self.log_asked = 0.0
 
@@ -448,6 +450,8 @@ class _Task:
         run = self.run
         if _is_stopped(run):
             return _stopped(run, time.monotonic() - self.begun)
+        if self.lines.count > self.executor.max_lines:
+            return self._printed_too_much()
         limit = self.executor.startup_timeout_seconds
         if not has_run and time.monotonic() - self.begun > limit:
             return TaskFailed(
@@ -455,6 +459,12 @@ class _Task:
                 "or look at the task in the ECS console"
             )
         return None
+
+    def _printed_too_much(self) -> TaskFailed:
+        return TaskFailed(
+            f"it printed more than {self.executor.max_lines} lines and was ended; print less, "
+            "or raise `max_lines` of the executor"
+        )
 
     def _stop(self, reason: str) -> None:
         _stop(self.clients, self.executor.cluster, self.arn, f"rainbow: {reason}")
@@ -510,6 +520,8 @@ class _Task:
             self.log.last_news = time.monotonic()
         self._drain(wait=not never_ran and stopped_by_us is None)
         tail = tuple(self.run.secrets.mask(line) for line in self.lines.tail)
+        if stopped_by_us is None and self.lines.count > self.executor.max_lines:
+            stopped_by_us = self._printed_too_much()
         if stopped_by_us is not None:
             raise type(stopped_by_us)(stopped_by_us.message, tail=tail)
         outcome = self.remote.outcome()

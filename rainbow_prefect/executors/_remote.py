@@ -35,6 +35,7 @@ import base64
 import json
 import secrets
 import signal
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,7 @@ Hand = Literal["termination", "log", "either", "exchange"]
 _HERE = Path(__file__).parent
 _WITHOUT_DEADLINE_SECONDS = 7 * 24 * 3600
 _AFTER_SECONDS = 3600
+_UNSTOPPED_SECONDS = 60
 _START = """\
 for one in python3 python; do
   if command -v "$one" >/dev/null 2>&1 && "$one" -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then
@@ -239,6 +241,7 @@ def prepare(
     start_seconds: float = 3600,
     with_secret_files: bool = True,
     marks_log: bool = False,
+    longest_seconds: float | None = None,
     termination_path: str = "/dev/termination-log",
 ) -> Remote:
     """What a container is started with for this command; `argv` replaces the image's entrypoint and command.
@@ -247,7 +250,8 @@ def prepare(
     a packed output may be that comes with the outcome, `env_characters` how long a variable with the parcel,
     `start_seconds` how long the container may take to ask for it. `with_secret_files=False`: the executor mounts
     `command.mounts` that are secret itself. Mounts of volumes are always the executor's. With `marks_log` the last line
-    of the log is a mark that `take` removes: `Remote.is_log_whole` says that it came.
+    of the log is a mark that `take` removes: `Remote.is_log_whole` says that it came. A container that nobody stops ends
+    itself after the deadline of the run or `longest_seconds`.
 
     Raises:
         TaskFailed: a variable cannot be set, the exchange cannot be used, or there is none and one is needed.
@@ -262,6 +266,7 @@ def prepare(
         "marker": _marker(token),
         "marks_log": marks_log,
         "termination_path": termination_path,
+        "until": _until(run, longest_seconds),
     }
     remote = Remote((), {}, {}, command, run, token)
     start = ("/bin/sh", "-c", _START, _bootstrap())
@@ -276,6 +281,12 @@ def prepare(
         place.remove()
         raise
     return replace(remote, argv=start, place=place, **_variables(text, hides))
+
+
+def _until(run: Run, longest_seconds: float | None) -> float | None:
+    """When the container ends its command itself, for want of anybody who does: a minute after the deadline."""
+    limits = [one for one in (run.remaining_seconds(), longest_seconds) if one is not None]
+    return time.time() + min(limits) + _UNSTOPPED_SECONDS if limits else None
 
 
 def _variables(text: str, hides: bool) -> dict[str, Any]:

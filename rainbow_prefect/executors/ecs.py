@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import MissingExtra, RunError
 from ..run import Command, Output, Run
-from ..schema import EnvVars, Positive, Seconds, Text, wrong
+from ..schema import EnvVars, Many, Positive, Seconds, Text, wrong
 from . import _aws, _ecs_definition, _ecs_task, _remote
 from ._exchange import Exchange
 from .base import Executor
@@ -74,8 +74,11 @@ class Ecs(Executor):
     startup_timeout_seconds: Seconds = Field(
         default=600, description="How long a task may wait for capacity, its image and its start."
     )
+    active_deadline_seconds: Positive = Field(
+        default=86_400, description="Seconds after which a task ends itself; a shorter timeout of the task wins."
+    )
     poll_seconds: Seconds = Field(default=2, description="How often states and logs are asked for, at most.")
-    max_lines: Positive = Field(default=1_000_000, description="So many lines of a slice are kept in the log.")
+    max_lines: Many = Field(default=2_000_000, description="A slice that prints more lines fails.")
 
     @model_validator(mode="after")
     def _fits(self) -> Ecs:
@@ -108,6 +111,7 @@ class Ecs(Executor):
             env=self.env_vars,
             env_characters=OVERRIDE_CHARACTERS,
             marks_log=self.log_group is not None,
+            longest_seconds=self.active_deadline_seconds,
             start_seconds=self.startup_timeout_seconds + 60,
         )
         try:

@@ -488,11 +488,21 @@ def test_no_line_is_lost_or_doubled(bench: Bench, stub: Stub) -> None:
     assert bench.lines == [str(number) for number in range(1, 12_001)]
 
 
-def test_lines_beyond_the_limit_only_count(bench: Bench, executor: Ecs) -> None:
-    bench("seq 1 50", bench.run(executor.model_copy(update={"max_lines": 10})))
+def test_too_many_lines_end_the_command(bench: Bench, executor: Ecs) -> None:
+    error = bench.failure("seq 1 50; sleep 300", bench.run(executor.model_copy(update={"max_lines": 10})))
 
-    assert bench.lines[:10] == [str(number) for number in range(1, 11)]
-    assert bench.lines[10:] == ["... the log ends here: more than 10 lines; later ones are not kept"]
+    assert error.message == (
+        "it printed more than 10 lines and was ended; print less, or raise `max_lines` of the executor"
+    )
+
+
+def test_an_output_of_100_mib_comes_through_the_bucket(bench: Bench, cloud: Cloud) -> None:
+    text = "open('out.json', 'w').write('[\"' + 'x' * (100 << 20) + '\"]')"
+
+    value = bench(Command(argv=("python", "-c", text), output_path="out.json")).value
+
+    assert (value.size_bytes, value.items) == ((100 << 20) + 4, 1)
+    assert objects(cloud) == []
 
 
 # -- the task definition

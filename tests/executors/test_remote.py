@@ -227,6 +227,16 @@ def test_sigterm_reaches_the_command(box: Box) -> None:
     assert ended.failure().status == 7
 
 
+def test_a_container_that_nobody_stops_ends_after_its_deadline(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "_UNSTOPPED_SECONDS", 0)
+    run = box.run_of(deadline=time.monotonic() + 2)
+
+    ended = box(box.prepared(Command(shell="echo begun; sleep 300"), run=run))
+
+    assert ended.lines[0] == "begun"
+    assert ended.failure().status in (-15, 143)
+
+
 def test_memory_that_runs_out_is_told(box: Box) -> None:
     """The control group ends the largest process, which is the command and not the script around it."""
     command = Command(argv=("python", "-c", "print('filling', flush=True); data = b'x' * (1 << 30)"))
