@@ -39,7 +39,7 @@ from ..observers.metrics import observers_of
 from ..plan import Plan
 from ..plan import plan as plan_of
 from ..run import Report
-from ..secrets import STARS, Secrets, sensitive
+from ..secrets import STARS, Masker, Secrets, secret_values, sensitive
 from .events import Events
 from .executors import executors_of
 from .images import build_images, images_of
@@ -392,7 +392,7 @@ def _task(run: StepRun) -> PrefectTask[..., Any]:
         work,
         name=step.name,
         description=step.task.description or None,
-        tags=[f"{key}:{value}" for key, value in step.task.labels.items()],
+        tags=[run.world.secrets.mask(f"{key}:{value}") for key, value in step.task.labels.items()],
         task_run_name=cast(Any, named),
         retries=step.retries,
         retry_delay_seconds=0,
@@ -485,7 +485,7 @@ def run(
         flow_run = client.create_flow_run(
             flow,
             parameters=_stored(values),
-            tags=_tags(bound),
+            tags=_tags(bound, values),
             context={PATH: str(_searched(bound))},
             state=Pending(message="started by rainbow run"),
         )
@@ -583,16 +583,18 @@ def _searched(plan: Plan) -> Path:
     return file.parents[len(Path(plan.app.shown).parts) - 1]
 
 
-def _tags(plan: Plan) -> list[str]:
+def _tags(plan: Plan, parameters: Mapping[str, Any]) -> list[str]:
+    """The tags of a run; Prefect shows them to everybody."""
+    mask = Masker([*secret_values(plan.app.data), *secret_values(parameters)]).mask
     app, pipeline = plan.app, plan.pipeline
     labels = {**app.labels, **pipeline.labels}
     owner = pipeline.owner or app.owner
     return list(
         dict.fromkeys(
             [
-                *app.tags,
-                *pipeline.tags,
-                *(f"{key}:{value}" for key, value in labels.items()),
+                *map(mask, app.tags),
+                *map(mask, pipeline.tags),
+                *(mask(f"{key}:{value}") for key, value in labels.items()),
                 *([f"owner:{owner}"] if owner else []),
                 f"{_APP}{app.name}",
             ]

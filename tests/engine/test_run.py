@@ -606,3 +606,26 @@ def test_on_started_tells_the_run_before_the_first_task(load: Any, calls: Any) -
 
     assert told == [(report.flow_run_id, report.link, [])]
     assert report.link.endswith(f"/runs/flow-run/{report.flow_run_id}")
+
+
+def test_a_run_says_that_it_is_alive(load: Any, functions: Any) -> None:
+    functions["slow"] = lambda run: time.sleep(2.5)
+
+    report = load("- {task: slow, type: call}").run()
+
+    assert _wait_for_events("prefect.flow-run.heartbeat", f"prefect.flow-run.{report.flow_run_id}")
+
+
+def _wait_for_events(name: str, resource: str, seconds: float = 60) -> list[Any]:
+    """The events of a resource with this name, once there are any."""
+    from prefect.client.orchestration import get_client
+
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
+    until = time.monotonic() + seconds
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < until:
+            found = client._client.post("/events/filter", json=wanted).json()["events"]
+            if found:
+                return list(found)
+            time.sleep(0.5)
+    return []
