@@ -40,6 +40,7 @@ from ..plan import Plan
 from ..plan import plan as plan_of
 from ..run import Report
 from ..secrets import STARS, Masker, Secrets, secret_values, sensitive
+from .console import outlive_readers
 from .events import Events
 from .executors import executors_of
 from .images import build_images, images_of
@@ -166,6 +167,7 @@ class _Body:
         self.began = time.monotonic()
 
     def run(self) -> State[Any]:
+        outlive_readers()
         try:
             with ExitStack() as stack:
                 if not self.job.in_process:

@@ -73,11 +73,13 @@ class World:
         time.sleep(1)
         return not self.containers()
 
-    def state(self, run_id: str, *, ended: bool = True) -> str:
+    def state(self, run_id: str) -> str:
         """The name of the state of the run in Prefect, once it is one of an end."""
         with get_client(sync_client=True) as client:
             wait_until(lambda: bool(client.read_flow_run(UUID(run_id)).state.is_final()), 90)  # type: ignore[union-attr]
-            return str(client.read_flow_run(UUID(run_id)).state_name)
+            state: Any = client.read_flow_run(UUID(run_id)).state
+            print(state.message)
+            return str(state.name)
 
 
 @pytest.fixture
