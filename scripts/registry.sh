@@ -4,13 +4,14 @@
 #   scripts/registry.sh start DIR     start one that keeps its images in DIR, on a free port; print host:port
 #   scripts/registry.sh stop DIR      stop it; its images stay in DIR
 #
-# The program is the machine's docker-registry, else Debian's, unpacked below the cache folder: no root, and no service.
+# The program is the machine's docker-registry, else Debian's, unpacked below .cache: no root, and no service.
 # Where neither is to be had it says what to install and exits with 3. An engine trusts 127.0.0.0/8 without TLS.
 set -euo pipefail
-export PATH="${PATH:-/bin}:/usr/local/bin:/usr/bin:/bin:$(cd "$(dirname "$0")/.." && pwd)/.venv/bin" HOME="${HOME:-/root}" LC_ALL=C
+project=$(cd "$(dirname "$0")/.." && pwd)
+export PATH="${PATH:-/bin}:/usr/local/bin:/usr/bin:/bin:$project/.venv/bin" HOME="${HOME:-/root}" LC_ALL=C
 command=${1:-} dir=${2:-}
 [[ $command =~ ^(start|stop)$ && -n $dir ]] || { echo "usage: scripts/registry.sh start|stop DIR" >&2; exit 2; }
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/rainbow-registry
+cache=$project/.cache/registry
 
 give_up() { echo "registry.sh: $*" >&2; exit 3; }
 lives() { [[ -s $dir/pid ]] && tr '\0' ' ' <"/proc/$(cat "$dir/pid")/cmdline" 2>/dev/null | grep -qF "$dir/config.yml"; }

@@ -66,6 +66,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if pid.exists():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid.read_text()), signal.SIGKILL)
+    if (home / "docker").exists():
+        remove_containers((home / "docker").stat().st_mtime)
     subprocess.run(
         [ROOT / "scripts" / "registry.sh", "stop", str(home / "registry")], stdin=subprocess.DEVNULL, check=False
     )
@@ -170,6 +172,26 @@ def docker_engine() -> Iterator[docker.DockerClient]:
     client = docker.from_env(timeout=300)
     yield client
     client.close()
+
+
+def remove_containers(since: float, of: str = "rainbow.flow-run") -> None:
+    """Remove the containers that this session left: made since then, by a process that is gone."""
+    import docker
+    import docker.errors
+
+    from rainbow_prefect.executors._docker_engine import OWNER
+    from rainbow_prefect.executors._docker_watch import is_gone
+
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        client = docker.from_env(timeout=60)
+        try:
+            for one in client.api.containers(all=True, filters={"label": of}):
+                if one["Created"] >= since and is_gone(one["Labels"].get(OWNER, "")):
+                    print(f"removed a container that a test left: {one['Names']} {one['Labels']}", file=sys.stderr)
+                    with contextlib.suppress(docker.errors.APIError):
+                        client.api.remove_container(one["Id"], force=True, v=True)
+        finally:
+            client.close()
 
 
 def engine_address() -> str:

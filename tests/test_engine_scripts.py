@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.conftest import ROOT
+from rainbow_prefect.executors._docker_engine import FLOW_RUN, OWNER
+from rainbow_prefect.executors._docker_watch import owner
+from tests.conftest import ROOT, remove_containers
 
 if TYPE_CHECKING:
     import docker
@@ -92,3 +96,23 @@ def test_registry_starts_once_and_stops(docker_engine: docker.DockerClient, regi
     assert first.stdout.strip() != registry
     assert (stopped.returncode, stopped.stderr) == (0, "")
     assert not (folder / "pid").exists()
+
+
+def test_containers_of_dead_processes_end_with_the_session(
+    docker_engine: docker.DockerClient, base_image: str, tmp_path: Path
+) -> None:
+    began, run_id = time.time() - 60, f"run-of-{tmp_path.parent.name}-{os.getpid()}"
+    labels = {"dead": f"{socket.gethostname()}:{2**22 + 1}:1", "living": owner(), "of-others": "elsewhere:1:1"}
+    made = {
+        name: docker_engine.containers.create(base_image, "true", labels={FLOW_RUN: run_id, OWNER: one})
+        for name, one in labels.items()
+    }
+    try:
+        remove_containers(time.time() + 60, f"{FLOW_RUN}={run_id}")
+        remove_containers(began, f"{FLOW_RUN}={run_id}")
+        left = docker_engine.containers.list(all=True, filters={"label": f"{FLOW_RUN}={run_id}"})
+    finally:
+        for name in ("living", "of-others"):
+            made[name].remove(force=True)
+
+    assert {one.id for one in left} == {made["living"].id, made["of-others"].id}
