@@ -197,7 +197,7 @@ def _told() -> Iterator[None]:
         raise Away(_reason(error)) from error
     except OpenApiException as error:
         raise Refused(400, "BadRequest", str(error)[:500]) from error
-    except (OSError, AttributeError, ValueError) as error:  # a stream that another thread closed
+    except Exception as error:  # a stream that another thread closed, a login program that failed
         raise Away(f"{type(error).__name__}: {error}"[:500]) from error
 
 

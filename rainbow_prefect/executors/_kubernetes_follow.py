@@ -70,6 +70,9 @@ class Pods:
                     continue
                 self._tell("refused", error)
                 return
+            except Exception as error:  # ours, or an answer like none before: whoever waits must know
+                self._tell("broken", error)
+                return
 
     def _list(self) -> str:
         found = self._cluster.pods(self._selector)
@@ -195,6 +198,8 @@ class Follow:
                 self._away_since = None
             case "away":
                 self._mind_away(value)
+            case "broken":
+                raise value
             case "refused":
                 raise api.failure(value, "the pods cannot be watched", self.cluster)
 

@@ -119,6 +119,9 @@ class Log:
                     self.error = error
                     if not _may_pass(error):
                         return
+                except Exception as error:
+                    self.error = Away(f"{type(error).__name__}: {error}")
+                    return
                 self.reconnects += 1
                 self.closed.wait(min(pause, 2) if self.ended.is_set() else pause)
         finally:

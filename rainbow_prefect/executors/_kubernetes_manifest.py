@@ -125,7 +125,8 @@ def job(settings: Kubernetes, one: Slice, run: Run) -> Json:
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:
-    return {key: label(value) for key, value in labels.items()}
+    named = {"/".join(label(part) for part in key.split("/", 1)): label(value) for key, value in labels.items()}
+    return {key: value for key, value in named.items() if key and "//" not in key and key.strip("/") == key}
 
 
 def _pod(settings: Kubernetes, one: Slice) -> Json:

@@ -446,7 +446,7 @@ class _Attempt:
         if look.out_of_memory or (outcome is not None and outcome.oom):
             raise TaskFailed(f"{pods.out_of_memory(follow.pod or {})}{last}", status=status, tail=tail)
         if outcome is not None:
-            if look.why and outcome.status < 0:
+            if look.why:  # what the code made of its SIGTERM is not the reason
                 raise TaskFailed(look.why, status=outcome.status, tail=tail)
             return self.remote.result(outcome, tail)
         raise TaskFailed(self._without_outcome(look, follow, tail), status=status, tail=tail)

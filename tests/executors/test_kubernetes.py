@@ -22,7 +22,7 @@ from rainbow_prefect.executors.kubernetes import Kubernetes, Resources, orphans,
 from rainbow_prefect.run import Command, FileMount, Large
 from rainbow_prefect.secrets import Secret, Secrets
 
-from ..conftest import ROOT
+from ..conftest import ROOT, Project, Rainbow
 from .contract import Bench, ExecutorContract, wait_until
 from .ecs_stub import KEYS, moto_server
 from .images import Images
@@ -313,6 +313,52 @@ def test_many_lines_come_in_order(make: Make) -> None:
     bench("seq 1 200000")
 
     assert bench.lines == [str(number) for number in range(1, 200_001)]
+
+
+# -- whole runs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_pipeline_runs_in_the_cluster(
+    api: Api, rainbow: Rainbow, project: Project, prefect_server: str, base_image: str
+) -> None:
+    api.kubeconfig(api.folder / "kubeconfig")
+    folder = project(
+        {
+            "rainbow.yml": f"""
+            name: shop
+            executors:
+              - {{executor: cluster, type: kubernetes, kubeconfig: {api.folder}/kubeconfig, image: "{base_image}"}}
+            pipelines:
+              - pipeline: in-the-cluster
+                executor: cluster
+                tasks:
+                  - task: make
+                    type: python
+                    cmd: echo '[1, 2, 3]' > out.json
+                    output_path: out.json
+                  - task: double
+                    type: python
+                    input: task:make
+                    split_input: true
+                    executors: 3
+                    cmd: python -c 'import json; print(2 * json.load(open("rainbow_input.json"))[0])' | tee out.json
+                    output_path: out.json
+            """
+        }
+    )
+
+    report = rainbow("run", folder, "--pipeline", "in-the-cluster", "--json").json
+
+    double = next(one for one in report["tasks"] if one["task"] == "double")
+    assert (report["state"], double["output"]) == ("completed", [2, 4, 6])
+    labels = [one["metadata"]["labels"] for one in api.seen if one["kind"] == "Job"]
+    assert {one["rainbow.flow-run"] for one in labels} == {report["flow_run_id"]}
+    assert sorted(f"{one['rainbow.task']}/{one['rainbow.slice']}" for one in labels) == [
+        *("double/0", "double/1", "double/2", "make/0")
+    ]
+    assert len({one["rainbow.task-run"] for one in labels}) == 4
 
 
 # -- a flow that is killed

@@ -126,7 +126,7 @@ def test_without_a_user_that_of_the_image_runs_it(made: Made) -> None:
 
 def test_labels_find_it_and_annotations_say_it_unchanged(made: Made) -> None:
     job, secret = made(
-        Command(shell="true", labels={"team": "data"}),
+        Command(shell="true", labels={"team": "data", "what for?": "x", "a.b/c": "d", "/": "e"}),
         settings={"labels": {"cost": "centre 7"}, "annotations": {"note": "any: text"}},
         app="My App!",
         run_id="6f1f0f9e-0000-4000-8000-1234567890ab",
@@ -143,7 +143,7 @@ def test_labels_find_it_and_annotations_say_it_unchanged(made: Made) -> None:
         "rainbow.task": "task",
         "rainbow.slice": "3",
     }
-    both = {"team": "data", "cost": "centre_7", **labels}
+    both = {"team": "data", "what_for": "x", "a.b/c": "d", "cost": "centre_7", **labels}
     assert job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"] == both
     assert secret["metadata"]["labels"] == labels
     annotations = job["spec"]["template"]["metadata"]["annotations"]
