@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import TaskFailed
 from ..run import LARGE_OUTPUT_BYTES, Large
+from ._disk import is_low
 from ._folders import copy_file
 
 MAX_OUTPUT_BYTES = 1 << 30
@@ -68,6 +69,8 @@ def read(path: Path, *, shown: str, inside: Path | None, keep_as: Path) -> Any:
                 f"{shown} has {_size(found.st_size)}; an output may have {_size(MAX_OUTPUT_BYTES)}: "
                 "write large data to a store and give its address"
             )
+        if found.st_size == 0 and is_low(str(path.parent)):
+            raise TaskFailed(f"{shown} is empty, for the disk is full; free some space, or set TMPDIR to a larger disk")
         if found.st_size <= LARGE_OUTPUT_BYTES:
             return _small(data.read(LARGE_OUTPUT_BYTES + 1), shown)
         has_bom = data.read(len(_BOM)) == _BOM

@@ -385,6 +385,16 @@ def test_a_command_on_a_full_disk_is_told(bench: Bench, small_disk: Path) -> Non
     assert bench("echo fine > small").status == 0
 
 
+def test_an_output_that_a_full_disk_left_empty_is_told(bench: Bench, small_disk: Path) -> None:
+    (small_disk / "of somebody else").write_bytes(bytes((20 << 20) - 200_000))
+
+    error = bench.failure(Command(shell=": > out.json", output_path="out.json"))
+
+    assert error.message == (
+        "output_path 'out.json' is empty, for the disk is full; free some space, or set TMPDIR to a larger disk"
+    )
+
+
 def test_a_source_too_large_for_the_disk_is_told(bench: Bench, small_disk: Path) -> None:
     source = bench.code({"big": "x" * 30_000_000})
 
