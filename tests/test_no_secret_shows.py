@@ -25,6 +25,8 @@ ALL = (FILE, ENV, VARIABLE, URL, PARAMETER, TASK, INHERITED)
 
 YAML = f"""
     name: leaky
+    tags: ["{{{{db_password}}}}"]
+    labels: {{team: "{{{{db_password}}}}"}}
     secrets:
       - {{secret: cloud, local_path_file: creds/cloud.txt}}
       - {{secret: db, env: DB}}
@@ -39,6 +41,7 @@ YAML = f"""
           - task: tells
             type: python
             source: code
+            labels: {{password: "{{{{db_password}}}}", day: "{{{{api_token}}}}"}}
             cmd: "python tells.py --pw {{{{db_password}}}} {{{{warehouse}}}} {{{{api_token}}}}"
             env_vars: {{CLOUD: "{{{{secret.cloud}}}}", DATABASE: "{{{{secret.db}}}}"}}
             secrets: [{{secret: cloud, remote_path: secret}}]
