@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ AFTER_STOP_SECONDS = 15.0
 _GONE_POLLS = 5
 _THROTTLED = ("ThrottlingException", "TooManyRequestsException", "ServiceUnavailable", "ServerException", "Throttling")
 _BATCH = 100
+_NO_TAG = re.compile(r"[^\w\s+\-=.:/@]")
 
 
 @dataclass(frozen=True)
@@ -148,15 +150,13 @@ def started_by(run_id: str) -> str:
 
 _lock = threading.Lock()
 _known: dict[tuple[int, str], Any] = {}
+_bases: dict[tuple[int, str, str], tuple[Any, Mapping[str, Any]]] = {}
+_BASES = 32
 
 
 def _registered(executor: Ecs, clients: Clients, remote: Remote) -> dict[str, Any]:
     """The definition for this command, registered at its first use only."""
-    base = None
-    if isinstance(executor.task_definition, str):
-        with _told(f"the task definition '{executor.task_definition}' cannot be read", "correct `task_definition`"):
-            answer = clients.ecs.describe_task_definition(taskDefinition=executor.task_definition)
-            base = answer["taskDefinition"]
+    base = _base(clients, executor.task_definition, remote.run.run_id)
     made = _ecs_definition.definition(executor, remote.command, remote.argv, base=base, region=clients.region)
     key = (id(clients.ecs), made["family"])
     with _lock:
@@ -168,6 +168,22 @@ def _registered(executor: Ecs, clients: Clients, remote: Remote) -> dict[str, An
                     clients.ecs.register_task_definition(**made, tags=tags)
             _known[key] = clients.ecs  # keeps the client, so that its id stays its own
     return made
+
+
+def _base(clients: Clients, name: Any, run_id: str) -> Mapping[str, Any] | None:
+    """The user's own definition of this name, read once in a run."""
+    if not isinstance(name, str):
+        return None
+    key = (id(clients.ecs), name, run_id)
+    with _lock:
+        if key not in _bases:
+            with _told(f"the task definition '{name}' cannot be read", "correct `task_definition` of the executor"):
+                answer = clients.ecs.describe_task_definition(taskDefinition=name)
+            _bases[key] = (clients.ecs, answer["taskDefinition"])
+            while len(_bases) > _BASES:
+                del _bases[next(iter(_bases))]
+        found: Mapping[str, Any] = _bases[key][1]
+        return found
 
 
 def _is_active(clients: Clients, family: str) -> bool:
@@ -256,7 +272,11 @@ def _request(executor: Ecs, remote: Remote, family: str) -> dict[str, Any]:
         "count": 1,
         "clientToken": remote.token,
         "startedBy": started_by(run.run_id),
-        "tags": [{"key": key[:128], "value": value[:256]} for key, value in tags.items() if value],
+        "tags": [
+            {"key": _NO_TAG.sub("_", key)[:128], "value": _NO_TAG.sub("_", value)[:256]}
+            for key, value in tags.items()
+            if value
+        ],
         "overrides": {"containerOverrides": [{"name": _ecs_definition.CONTAINER, "environment": environment}]},
     }
     if executor.capacity_provider is not None:

@@ -23,6 +23,7 @@ from rainbow_prefect.executors.ecs import Ecs
 from rainbow_prefect.run import Command, FileMount
 from rainbow_prefect.secrets import Secret, Secrets
 
+from ..conftest import Project, Rainbow
 from .contract import Bench, ExecutorContract, wait_until
 from .ecs_stub import KEYS, Fate, Stub, moto_server
 from .images import Images
@@ -520,13 +521,14 @@ def test_a_definition_is_registered_once_for_its_content(bench: Bench, executor:
 
 def test_a_task_carries_its_run(bench: Bench, executor: Ecs, stub: Stub) -> None:
     bench(
-        Command(shell="true", labels={"team": "sales"}), bench.run(executor, task_run_id="task-run-1", index=2, count=3)
+        Command(shell="true", labels={"team": "sales & more"}),
+        bench.run(executor, task_run_id="task-run-1", index=2, count=3),
     )
 
     (request,) = stub.requests("RunTask")
     assert request["startedBy"] == "rainbow-run-1"
     assert {one["key"]: one["value"] for one in request["tags"]} == {
-        "team": "sales",
+        "team": "sales _ more",
         "rainbow.flow-run": "run-1",
         "rainbow.task-run": "task-run-1",
         "rainbow.app": "app",
@@ -587,6 +589,33 @@ def test_a_definition_of_the_user_is_kept_around_ours(executor: Ecs) -> None:
     assert proxy == {"name": "proxy", "image": "proxy:1"}
     assert made["ephemeralStorage"] == {"sizeInGiB": 50}
     assert (made["cpu"], made["memory"], made["networkMode"]) == ("256", "512", "awsvpc")
+
+
+def test_a_family_of_the_user_is_read_once_and_merged(bench: Bench, executor: Ecs, stub: Stub, cloud: Cloud) -> None:
+    import boto3
+
+    boto3.client("ecs", endpoint_url=cloud.url).register_task_definition(
+        family="mine",
+        containerDefinitions=[
+            {"name": "task", "image": "any", "memory": 64, "environment": [{"name": "MINE", "value": "yes"}]}
+        ],
+    )
+    run = bench.run(executor.model_copy(update={"task_definition": "mine", "memory": 1024}))
+
+    bench('echo "$MINE"', run)
+    bench("true", run)
+
+    assert bench.lines == ["yes"]
+    assert [one["taskDefinition"] for one in stub.requests("DescribeTaskDefinition")].count("mine") == 1
+
+
+def test_a_family_that_is_missing_is_told(bench: Bench, executor: Ecs) -> None:
+    error = bench.failure("true", bench.run(executor.model_copy(update={"task_definition": "nowhere"})))
+
+    assert error.message == (
+        "the task definition 'nowhere' cannot be read: ClientException: Unable to describe task definition.; "
+        "correct `task_definition` of the executor"
+    )
 
 
 @pytest.mark.parametrize(
@@ -671,3 +700,62 @@ def test_a_missing_extra_is_told(bench: Bench, executor: Ecs, monkeypatch: pytes
     assert str(caught.value) == (
         "the executor 'ecs' needs the extra 'aws'; install it: pip install 'rainbow-prefect[aws]'"
     )
+
+
+# -- a whole pipeline
+
+
+@pytest.mark.slow
+def test_a_pipeline_runs_its_slices_as_tasks(
+    project: Project, rainbow: Rainbow, prefect_server: str, stub: Stub, cloud: Cloud, base_image: str
+) -> None:
+    folder = project(
+        {
+            "key.txt": "hunter2-hunter2",
+            "rainbow.yml": f"""
+                name: cloudy
+                secrets: [{{secret: key, local_path_file: key.txt}}]
+                executors:
+                  - executor: cloud
+                    type: ecs
+                    subnets: [{cloud.subnet}]
+                    endpoint_url: {stub.url}
+                    poll_seconds: 0.3
+                    stop_grace_seconds: 2
+                    exchange: {{bucket: "s3://{BUCKET}/runs", endpoint_url: "{cloud.url}"}}
+                pipelines:
+                  - pipeline: numbers
+                    executor: cloud
+                    timeout_minutes: 5
+                    tasks:
+                      - task: double
+                        type: python
+                        image: {base_image}
+                        input: [1, 2, 3, 4, 5]
+                        split_input: true
+                        executors: 3
+                        secrets: [{{secret: key, env: KEY}}]
+                        cmd: >-
+                          echo "the key is $KEY";
+                          python -c "import json; print(json.dumps([2 * x for x in json.load(open('rainbow_input.json'))]))"
+                          > out.json
+                        output_path: out.json
+                      - task: stumble
+                        type: python
+                        image: {base_image}
+                        input: task:double
+                        cmd: "cat rainbow_input.json; exit 4"
+                """,
+        }
+    )
+
+    done = rainbow("run", folder, "--json", code=1)
+
+    double, stumble = done.json["tasks"]
+    assert double["output"] == [[2, 4], [6, 8], [10]]
+    assert double["log_tail"] == ["the key is ********"] * 3
+    assert stumble["message"] == "exit status 4: [[2, 4], [6, 8], [10]]"
+    assert "hunter2" not in seen(stub) + done.out + done.err
+    assert {one["startedBy"] for one in stub.requests("RunTask")} == {f"rainbow-{done.json['flow_run_id']}"}
+    assert objects(cloud) == []
+    assert {one.status for one in stub.tasks.values()} == {"STOPPED"}
