@@ -83,6 +83,9 @@ def _secret_files(app: App, found: Iterable[Recipe]) -> Iterator[Path]:
     for secret in app.secrets:
         if secret.local_path_file is not None:
             yield app.root / Path(secret.local_path_file).expanduser()
+    for executor in app.executors:
+        if (env_file := getattr(executor, "env_file", None)) is not None:
+            yield app.root / env_file
     yield from (one.pip_conf for one in found if one.pip_conf is not None)
 
 

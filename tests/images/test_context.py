@@ -139,3 +139,14 @@ def test_digests_tell_content_mode_and_aim(project: Project) -> None:
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"the source .*/nothing cannot be read: "):
         files_of(tmp_path / "nothing")
+
+
+def test_what_is_kept_out_is_never_among_them(tmp_path: Path) -> None:
+    for name in ("a.py", "conf/key.txt", "conf/other.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link.txt").symlink_to("conf/key.txt")
+
+    found = files_of(tmp_path, kept_out={str((tmp_path / "conf/key.txt").resolve())})
+
+    assert [one.path for one in found] == ["a.py", "conf/other.txt"]

@@ -204,3 +204,16 @@ def test_mistakes_are_told(project: Project, keys: str, told: str) -> None:
     problems = check(root).problems
 
     assert [str(one).partition(": ")[2] for one in problems] == [f"image 'i': {told}"]
+
+
+def test_files_with_secrets_are_kept_out(project: Project, tmp_path: Path) -> None:
+    app = app_of(
+        project,
+        "images: [{image: i, source: code, pip_conf: conf/pip.conf}]\n"
+        "secrets: [{secret: s, local_path_file: code/a.py}, {secret: t, env: T}]\n"
+        "executors: [{executor: box, type: docker, env_file: web/w.py}]\n",
+    )
+
+    (found,) = recipes(app)
+
+    assert found.kept_out == {str(tmp_path / "project" / one) for one in ("conf/pip.conf", "code/a.py", "web/w.py")}
