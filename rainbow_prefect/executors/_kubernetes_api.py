@@ -258,7 +258,9 @@ def _connect(kubeconfig: Path | None, context: str | None, in_cluster: bool | No
             config.load_incluster_config(client_configuration=settings)
             found = _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else ""
         else:
-            file = None if kubeconfig is None else str(kubeconfig)
+            file = str(
+                kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+            )  # the client's own is of its import
             config.load_kube_config(file, context=context, client_configuration=settings)
             found = _context_namespace(config, file, context)
     except config.ConfigException as error:

@@ -160,7 +160,7 @@ class Follow:
         Raises:
             TaskFailed, TimedOut, Cancelled: it did not start, was lost, or was not waited for any longer.
         """
-        while not self._has_ended:
+        while not self.has_ended:
             self._take(LOOK_SECONDS)
             self._mind()
         self._drain()
@@ -216,13 +216,14 @@ class Follow:
             self.log.ended.set()
 
     @property
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether the container has; before it has started it has not."""
         return self._look.state == "ended"
 
     # -- what may end it
 
     def _mind(self) -> None:
-        if self._has_ended:
+        if self.has_ended:
             return
         if self._ended.is_set():
             raise Cancelled("the run ended, and its pod was deleted")

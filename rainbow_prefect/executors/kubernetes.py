@@ -194,7 +194,9 @@ class Kubernetes(Executor):
         selector = f"rainbow.flow-run={manifest.label(run.run_id)},rainbow.task={manifest.label(run.task)}"
         try:
             for job in api.again(lambda: cluster.jobs(selector), stop=run.stop):
-                cluster.delete_job(job["metadata"]["name"], propagation="Background")
+                written = job["metadata"].get("annotations") or {}
+                if written.get("rainbow.task") == run.task:  # labels of different names may be the same
+                    cluster.delete_job(job["metadata"]["name"], propagation="Background")
         except (Away, Refused) as error:
             raise api.failure(error, "the Jobs of the run cannot be listed", cluster) from error
 
@@ -479,7 +481,7 @@ class _Attempt:
             if is_kept:
                 write(f"kept the Job {name}; look at it: kubectl -n {namespace} describe job,pod -l job-name={name}")
                 return
-            runs = follow is not None and follow.pod is not None and pods.look(follow.pod).state != "ended"
+            runs = follow is not None and follow.pod is not None and not follow.has_ended
             propagation = "Foreground" if runs else "Background"
             never = threading.Event()
             api.again(lambda: self.cluster.delete_job(name, propagation=propagation), stop=never)

@@ -12,6 +12,7 @@ import pytest
 
 from rainbow_prefect.errors import Cancelled, TaskFailed, TimedOut
 from rainbow_prefect.executors import _kubernetes_follow as follow
+from rainbow_prefect.executors._kubernetes_api import connect
 from rainbow_prefect.executors.kubernetes import Kubernetes, Resources, orphans, remove
 from rainbow_prefect.run import Command
 
@@ -396,6 +397,16 @@ def test_an_expired_event_of_a_watch_begins_again(api: Api, make: Make) -> None:
     assert make().failure("true").message == "exit status 3"
 
 
+def test_an_answer_like_none_before_ends_the_slice(api: Api, make: Make) -> None:
+    api.script = lambda api, job: api.put(
+        "pods", {**api.pod_of(job), "status": {"containerStatuses": ["odd"]}}, "MODIFIED"
+    )
+
+    with pytest.raises(AttributeError):
+        make()("true")
+    assert wait_until(lambda: api.of("jobs") == [])
+
+
 def test_connections_that_drop_are_made_again(api: Api, make: Make) -> None:
     for path in ("/jobs", "/secrets", "/pods", "/log"):
         for method in ("GET", "POST", "DELETE"):
@@ -470,6 +481,40 @@ def test_outside_of_a_cluster_without_a_kubeconfig_is_told(tmp_path: Path, monke
         "no Kubernetes cluster can be used: there is no kubeconfig, and this is no pod of a cluster: Service host/port is "
         "not set; set `kubeconfig` and `context` of the executor, or KUBECONFIG"
     )
+
+
+def test_in_a_pod_the_account_of_the_pod_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.config import incluster_config
+
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    for name, text in (("token", "a-token"), ("ca.crt", "a certificate"), ("namespace", "from-the-pod")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr("rainbow_prefect.executors._kubernetes_api._NAMESPACE_FILE", tmp_path / "namespace")
+
+    found = [
+        connect(kubeconfig=None, context=None, in_cluster=asked, namespace=namespace)
+        for asked, namespace in ((None, None), (True, None), (None, "written"))
+    ]
+
+    assert [one.host for one in found] == ["https://10.0.0.1:443"] * 3
+    assert [one.namespace for one in found] == ["from-the-pod", "from-the-pod", "written"]
+
+
+def test_the_namespace_is_that_of_the_context(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "from-the-environment", namespace="of-context")))
+
+    found = [
+        connect(kubeconfig=None, context=context, in_cluster=None, namespace=namespace)
+        for context, namespace in ((None, None), ("fake", None), ("fake", "written"))
+    ]
+
+    assert [one.namespace for one in found] == ["of-context", "of-context", "written"]
+    assert {one.host for one in found} == {api.url}
 
 
 def test_a_missing_client_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,11 +643,11 @@ def test_clean_deletes_what_belongs_to_the_run(api: Api, make: Make) -> None:
     assert wait_until(lambda: len(api.of("pods")) == len(api.of("secrets")) == 1)
 
 
-def leave(api: Api, bench: Bench, run_id: str, name: str) -> None:
+def leave(api: Api, bench: Bench, run_id: str, name: str, task: str = "task") -> None:
     """A Job as a flow leaves it that is killed."""
     from rainbow_prefect.executors import _kubernetes_manifest as manifest
 
-    run = bench.run(run_id=run_id)
+    run = bench.run(run_id=run_id, task=task)
     one = manifest.Slice(f"job-{name}", "i", ["true"], hidden={"A": "secret"})
     job = api.create("jobs", "team", manifest.job(bench.executor, one, run))  # type: ignore[arg-type]
     api.create("secrets", "team", manifest.secret(one, run, owner=job))
@@ -614,10 +659,11 @@ def test_what_a_killed_run_left_of_a_task_goes_when_it_is_run_again(api: Api, ma
     bench = make()
     leave(api, bench, "run-1", "a")
     leave(api, bench, "run-2", "b")
+    leave(api, bench, "run-1", "c", task="task_")  # its label is the same
 
     bench.executor.prepare(Command(shell="true"), bench.run())
 
-    assert wait_until(lambda: [one["metadata"]["labels"]["rainbow.flow-run"] for one in api.of("jobs")] == ["run-2"])
+    assert wait_until(lambda: sorted(one["metadata"]["name"] for one in api.of("jobs")) == ["job-b", "job-c"])
 
 
 def test_orphans_are_found_and_removed(api: Api, make: Make, tmp_path: Path) -> None:
