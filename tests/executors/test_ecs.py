@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from rainbow_prefect.executors.ecs import Ecs
 from rainbow_prefect.run import Command, FileMount
 from rainbow_prefect.secrets import Secret, Secrets
 
-from ..conftest import Project, Rainbow
+from ..conftest import RAINBOW, Project, Rainbow
 from .contract import Bench, ExecutorContract, wait_until
 from .ecs_stub import KEYS, Fate, Stub, moto_server
 from .images import Images
@@ -759,3 +761,40 @@ def test_a_pipeline_runs_its_slices_as_tasks(
     assert {one["startedBy"] for one in stub.requests("RunTask")} == {f"rainbow-{done.json['flow_run_id']}"}
     assert objects(cloud) == []
     assert {one.status for one in stub.tasks.values()} == {"STOPPED"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_stops_its_tasks(
+    project: Project, prefect_server: str, stub: Stub, cloud: Cloud, base_image: str, number: int
+) -> None:
+    folder = project(
+        {
+            "rainbow.yml": f"""
+                name: cloudy
+                executors:
+                  - executor: cloud
+                    type: ecs
+                    subnets: [{cloud.subnet}]
+                    endpoint_url: {stub.url}
+                    stop_grace_seconds: 2
+                    exchange: {{bucket: "s3://{BUCKET}/runs", endpoint_url: "{cloud.url}"}}
+                pipelines:
+                  - pipeline: sleepy
+                    executor: cloud
+                    tasks: [{{task: sleep, type: python, image: "{base_image}", executors: 2, cmd: sleep 600}}]
+                """,
+        }
+    )
+    run = subprocess.Popen([RAINBOW, "run", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert wait_until(lambda: sum(one.status == "RUNNING" for one in stub.tasks.values()) == 2, 150)
+        run.send_signal(number)
+        out, _ = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.wait()
+
+    assert "cancelled" in out
+    assert wait_until(lambda: {one.status for one in stub.tasks.values()} == {"STOPPED"}, 60)
+    assert objects(cloud) == []
