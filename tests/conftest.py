@@ -175,19 +175,20 @@ def docker_engine() -> Iterator[docker.DockerClient]:
 
 
 def remove_containers(since: float, of: str = "rainbow.flow-run") -> None:
-    """Remove the containers that this session left: made since then, by a process that is gone."""
+    """Remove the containers that this session left: made since then, by a process that is gone, not kept on purpose."""
     import docker
     import docker.errors
 
-    from rainbow_prefect.executors._docker_engine import OWNER
+    from rainbow_prefect.executors._docker_engine import KEEP, OWNER
     from rainbow_prefect.executors._docker_watch import is_gone
 
     with contextlib.suppress(docker.errors.DockerException, OSError):
         client = docker.from_env(timeout=60)
         try:
             for one in client.api.containers(all=True, filters={"label": of}):
-                if one["Created"] >= since and is_gone(one["Labels"].get(OWNER, "")):
-                    print(f"removed a container that a test left: {one['Names']} {one['Labels']}", file=sys.stderr)
+                labels = one["Labels"]
+                if one["Created"] >= since and KEEP not in labels and is_gone(labels.get(OWNER, "")):
+                    print(f"removed a container that a test left: {one['Names']} {labels}", file=sys.stderr)
                     with contextlib.suppress(docker.errors.APIError):
                         client.api.remove_container(one["Id"], force=True, v=True)
         finally:

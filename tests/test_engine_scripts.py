@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rainbow_prefect.executors._docker_engine import FLOW_RUN, OWNER
+from rainbow_prefect.executors._docker_engine import FLOW_RUN, KEEP, OWNER
 from rainbow_prefect.executors._docker_watch import owner
 from tests.conftest import ROOT, remove_containers
 
@@ -103,7 +103,12 @@ def test_containers_of_dead_processes_end_with_the_session(
 ) -> None:
     began, run_id = time.time() - 60, f"run-of-{tmp_path.parent.name}-{os.getpid()}"
     labels = {"dead": f"{socket.gethostname()}:{2**22 + 1}:1", "living": owner(), "of-others": "elsewhere:1:1"}
-    made = {
+    kept = {
+        "kept": docker_engine.containers.create(
+            base_image, "true", labels={FLOW_RUN: run_id, OWNER: labels["dead"], KEEP: "true"}
+        )
+    }
+    made = kept | {
         name: docker_engine.containers.create(base_image, "true", labels={FLOW_RUN: run_id, OWNER: one})
         for name, one in labels.items()
     }
@@ -112,7 +117,7 @@ def test_containers_of_dead_processes_end_with_the_session(
         remove_containers(began, f"{FLOW_RUN}={run_id}")
         left = docker_engine.containers.list(all=True, filters={"label": f"{FLOW_RUN}={run_id}"})
     finally:
-        for name in ("living", "of-others"):
+        for name in ("living", "of-others", "kept"):
             made[name].remove(force=True)
 
-    assert {one.id for one in left} == {made["living"].id, made["of-others"].id}
+    assert {one.id for one in left} == {made[name].id for name in ("living", "of-others", "kept")}
