@@ -203,6 +203,7 @@ class Kubernetes(Executor):
     def run(self, command: Command, run: Run) -> Output:
         if run.stop.is_set() or run.remaining_seconds() == 0:
             raise stopped(run, 0)
+        self._check_shown(run)
         with _under_way(run.run_id) as ended:
             cluster = self._cluster(run)
             command = replace(command, image=command.image or self.image)
@@ -248,6 +249,15 @@ class Kubernetes(Executor):
             in_cluster=self.in_cluster,
             namespace=self.namespace,
         )
+
+    def _check_shown(self, run: Run) -> None:
+        """Refuse a secret where everybody who may look at Jobs would see it."""
+        for key in ("labels", "annotations", "pod_template"):
+            written = getattr(self, key)
+            if written and run.secrets.mask_data(written) != written:
+                raise TaskFailed(
+                    f"`{key}` of the executor holds a secret, which the Job would show; give it to the task by `secrets`"
+                )
 
     def _prepared(self, command: Command, run: Run) -> _remote.Remote:
         """What runs the command in the container and brings back what it leaves."""

@@ -259,6 +259,38 @@ def test_secret_variables_come_from_the_secret_of_the_job(made: Made) -> None:
     assert "AKIAFAKE" not in json.dumps([secret["metadata"], secret["type"]])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", {"a": "AKIAFAKE-1234"}),
+        ("annotations", {"a": "b AKIAFAKE-1234"}),
+        (
+            "pod_template",
+            {"spec": {"containers": [{"name": "task", "env": [{"name": "A", "value": "AKIAFAKE-1234"}]}]}},
+        ),
+    ],
+)
+def test_a_secret_that_the_job_would_show_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    known = secrets()
+    known.get("key")
+    bench = Bench(Kubernetes(**{key: value}), tmp_path)
+
+    assert bench.failure("true", bench.run(secrets=known)).message == (
+        f"`{key}` of the executor holds a secret, which the Job would show; give it to the task by `secrets`"
+    )
+
+
+def test_a_template_without_a_secret_is_not_refused(made: Made) -> None:
+    known = secrets()
+    known.get("key")
+
+    made(
+        Command(shell="true"),
+        settings={"pod_template": {"spec": {"containers": [{"name": "task", "env": [], "tty": False}]}}},
+        secrets=known,
+    )
+
+
 def test_the_secret_goes_with_its_job(made: Made) -> None:
     job, secret = made(Command(shell="true"))
 
