@@ -20,9 +20,13 @@ CODE = "code"
 DEFINITION = "service.json"
 SERVER_PACKAGES = ("fastapi>=0.115,<1", "uvicorn>=0.30,<1")
 
+INPUT = "rainbow_input.json"
+CONTRACT = "rainbow.contract"
+"""The label of images whose user can write the input to the working directory and, by a link, to `/`."""
+
 _CACHE = "/root/.cache/pip"
 _USER = (
-    f"RUN mkdir -p /app /home/app && chown {USER_ID}:{USER_ID} /app /home/app; "
+    f"RUN mkdir -p /app /home/app && chown {USER_ID}:{USER_ID} /app /home/app && ln -sfn /app/{INPUT} /{INPUT}; "
     f"grep -q '^[^:]*:[^:]*:{USER_ID}:' /etc/passwd || "
     f"echo 'app:x:{USER_ID}:{USER_ID}::/home/app:/bin/sh' >> /etc/passwd; "
     f"grep -q '^[^:]*:[^:]*:{USER_ID}:' /etc/group || echo 'app:x:{USER_ID}:' >> /etc/group"
@@ -87,6 +91,7 @@ def _head(recipe: Recipe) -> Iterator[str]:
         yield from _SPARK
     yield _USER
     yield "WORKDIR /app"
+    yield f"LABEL {CONTRACT}=1"
     yield from _args(recipe)
 
 
