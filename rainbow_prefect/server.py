@@ -94,6 +94,11 @@ def connect(*, tell: Tell = lambda text: None) -> Connection:
         RunError: the configured server refuses connections, or the server does not start; says why.
     """
     if url := configured_url():
+        if not _is_address(url):
+            raise RunError(
+                f"'{_bare(url)}' is not the address of a Prefect server (PREFECT_API_URL); "
+                f"write one such as http://{HOST}:{PORT}/api, or unset it to use a local one"
+            )
         if refusal := _refusal(url):
             raise RunError(
                 f"the Prefect server at {_bare(url)} does not answer ({refusal}); "
@@ -250,6 +255,16 @@ def _refusal(api_url: str) -> str | None:
     except (OSError, ValueError):
         return None
     return None
+
+
+def _is_address(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _bare(url: str) -> str:

@@ -111,10 +111,21 @@ def load_pipeline(path: Path, name: str | None) -> Pipeline:
 
 
 def quiet_prefect() -> None:
-    """Keep Prefect's own log lines off the terminal; they still go to its API."""
+    """Keep Prefect's own log lines off the terminal; they still go to its API.
+
+    Raises:
+        CallError: Prefect does not start with its settings.
+    """
     import logging
 
-    import prefect.main  # noqa: F401  sets its logging up
+    from pydantic import ValidationError
+
+    try:
+        import prefect.main  # noqa: F401  sets its logging up
+    except ValidationError as error:
+        told = [one for one in error.errors() if one["type"] != "default_factory_not_called"]  # an echo of the others
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in told)
+        raise CallError(f"a setting of Prefect cannot be used: {wrong}; correct the variable or the profile") from error
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for name in ("", "prefect", *logging.Logger.manager.loggerDict):

@@ -256,6 +256,28 @@ def test_configured_server_is_used(prefect_server: str, no_prefect: None) -> Non
     assert server.connect() == server.Connection(prefect_server, prefect_server.removesuffix("/api"), "configured")
 
 
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host/api", "http://[::1", "http://:4200/api", "http://host:no/api"])
+def test_address_that_is_none_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, no_prefect: None, url: str) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+
+    with pytest.raises(RunError) as error:
+        server.connect()
+
+    assert str(error.value) == (
+        f"'{url}' is not the address of a Prefect server (PREFECT_API_URL); "
+        "write one such as http://127.0.0.1:4200/api, or unset it to use a local one"
+    )
+
+
+def test_setting_that_prefect_does_not_take_is_told(rainbow: Rainbow, prefect_server: str) -> None:
+    done = rainbow("runs", env={"PREFECT_LOGGING_LEVEL": "loud"}, code=2)
+
+    assert done.err.endswith(
+        "Error: a setting of Prefect cannot be used: level: Input should be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or "
+        "'CRITICAL'; correct the variable or the profile\n"
+    )
+
+
 def test_configured_server_that_is_down_is_told_without_its_password(
     home: Path, monkeypatch: pytest.MonkeyPatch, no_prefect: None
 ) -> None:
