@@ -11,7 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from .errors import CallError, near
 from .executors.base import AnyExecutor, Executor
@@ -667,15 +676,28 @@ class App(Config):
             raise CallError(_missing("executor", name, self.executor_names(), self.shown))
         try:
             made: Executor = executors[name]()
-        except (ImportError, ValueError) as error:
-            raise CallError(
-                f"executor type '{name}' cannot be used without an entry in `executors`: {error}"
-            ) from error
+        except ValidationError as error:
+            raise CallError(f"executor type '{name}' needs an entry in `executors`: {_flaws(error)}") from error
+        except ImportError as error:
+            raise CallError(str(error)) from error
         return made
 
     def executor_names(self) -> list[str]:
         """All names that `executor:` may have."""
         return sorted({*(one.executor or one.type for one in self.executors), *executors})
+
+
+def _flaws(error: ValidationError) -> str:
+    """What is wrong, in one line."""
+    return "; ".join(_flaw(one) for one in error.errors(include_url=False, include_input=False))
+
+
+def _flaw(error: Any) -> str:
+    where, hint = ".".join(map(str, error["loc"])), error.get("ctx", {}).get("hint")
+    if error["type"] == "missing":
+        return f"`{where}` is missing"
+    text = f"`{where}`: {error['msg']}" if where else str(error["msg"])
+    return f"{text} ({hint})" if hint else text
 
 
 def _missing(what: str, name: str, known: Mapping[str, Any] | Sequence[str], where: str) -> str:

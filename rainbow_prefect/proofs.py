@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from . import modules
-from .app import BLOCK, App, Endpoint, Image, Pipeline, Service
+from .app import BLOCK, DEFAULT_EXECUTOR, App, Endpoint, Image, Pipeline, Service
 from .building import Built, PipelineSite, Site
 from .document import mark_of
-from .errors import Problem, near
+from .errors import CallError, Problem, near
 from .executors.base import BlockReference
 from .looking import Look
 from .problems import Keys, problem, shown
@@ -59,7 +59,9 @@ class Proofs:
         self.problems: list[Problem] = []
         self.volumes = self.written("volumes", "volume")
         self.secrets = self.written("secrets", "secret")
-        self.executors = {*self.written("executors", "executor"), *self.written("executors", "type")}
+        self.executors = {
+            one.name("executor") or one.name("type") or "" for one in self.built.sections.get("executors", ())
+        }
         self.there: set[str | tuple[str, str]] = set()  # folders, and files in them, that exist: most tasks share them
 
     def written(self, section: str, key: str) -> list[str]:
@@ -189,7 +191,13 @@ class Proofs:
                 self.tell((*site.keys, "local", "path"), f"'{site.made.local.path}' is a file, not a folder")
 
     def executor(self, keys: Keys, name: str | None) -> None:
-        if name is None or name in self.executors or name in executors or "{{" in name:
+        if name is None or name in self.executors or name == DEFAULT_EXECUTOR or "{{" in name:
+            return
+        if name in executors:
+            try:
+                self.app.executor_named(name)
+            except CallError as error:
+                self.tell(keys, str(error))
             return
         if name.startswith(BLOCK):
             self.block(keys, name)

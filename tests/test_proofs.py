@@ -471,7 +471,7 @@ def test_executors_volumes_and_secrets_must_be_known(project: Project) -> None:
     assert told(project({"rainbow.yml": text})) == [
         "2:11: unknown executor 'proces'; did you mean 'process'?",
         "8:15: pipeline 'p': unknown executor 'quik'; did you mean 'quick'?",
-        "10:51: pipeline 'p', task 'a': unknown executor 'slow'; known: process, quick",
+        "10:51: pipeline 'p', task 'a': unknown executor 'slow'; known: block, docker, ecs, kubernetes, process, quick",
         "10:85: pipeline 'p', task 'a': unknown volume 'dat'; did you mean 'data'?",
         "11:51: pipeline 'p', task 'b': 'block:process' is not a reference to a block; write `block:TYPE/NAME`",
         "11:87: pipeline 'p', task 'b', secret 'tokn': unknown secret 'tokn'; did you mean 'token'?",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from prefect.blocks.core import Block
+from prefect.client.schemas import BlockDocument
 from pydantic import BaseModel, HttpUrl, model_validator
 from pydantic.fields import FieldInfo
 
@@ -44,6 +45,18 @@ class ExecutorBlock(Block, ABC):
         mine = {"block_type_slug": cls.get_block_type_slug()}
         given = {key: one for key, one in data.items() if not (key in _OF_PREFECT and mine.get(key, one) == one)}
         return _filled(given, cls)
+
+    @classmethod
+    def _from_block_document(cls, block_document: BlockDocument) -> Self:
+        """As Prefect reads it; a field that is gone, and nobody had changed, is no mistake."""
+        schema = block_document.block_schema
+        was: Mapping[str, Any] = schema.fields.get("properties", {}) if schema is not None else {}
+        data = {
+            key: value
+            for key, value in block_document.data.items()
+            if key in cls.model_fields or value not in (was.get(key, {}).get("default"), None, "", [], {})
+        }
+        return super()._from_block_document(block_document.model_copy(update={"data": data}))
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -104,10 +117,20 @@ def _filled(data: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
         field = kind.model_fields.get(key)
         part = None if field is None else _part(field)
         if part is not None and isinstance(value, Mapping):
-            value = _filled(value, part) or None  # noqa: PLW2901  a part without any field was left out
+            value = _changed(_filled(value, part), part) or None  # noqa: PLW2901  a part left as it was
         if value is not None or (part is None and field is not None and NoneType in get_args(field.annotation)):
             filled[key] = value
     return filled
+
+
+def _changed(data: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """What differs from the defaults, which a form may send or not."""
+    fields = kind.model_fields
+    return {
+        key: value
+        for key, value in data.items()
+        if key not in fields or value != fields[key].get_default(call_default_factory=True)
+    }
 
 
 def _part(field: FieldInfo) -> type[BaseModel] | None:

@@ -16,6 +16,7 @@ from rainbow_prefect import check, engine, registry
 from rainbow_prefect.blocks import executor
 from rainbow_prefect.blocks.executors import BLOCKS, ExecutorBlock, ProcessExecutor
 from rainbow_prefect.errors import CallError, RunError
+from rainbow_prefect.executors.kubernetes import Kubernetes
 from rainbow_prefect.executors.process import Process
 from rainbow_prefect.proofs import _SLUGS
 from tests.blocks.conftest import Api, Named, prefect
@@ -145,6 +146,41 @@ def test_fields_that_the_form_left_empty_have_their_defaults(api: Api, named: Na
     api.create("process-executor", name, {"env_vars": {"MODE": "fast"}, "clean_env": False, "grace_seconds": None})
 
     assert executor(f"process-executor/{name}") == Process(env_vars={"MODE": "fast"})
+
+
+def test_a_part_that_the_form_sent_as_it_was_is_left_out(api: Api, named: Named) -> None:
+    name = named("form")
+    data = {"resources": {}, "exchange": {"volume": {"mount": "/rainbow-exchange"}, "bucket": None}, "user": None}
+    api.create("kubernetes-executor", name, data)
+
+    assert executor(f"kubernetes-executor/{name}") == Kubernetes(user=None)
+
+
+def test_a_field_that_is_gone_is_no_mistake_when_nobody_changed_it(
+    prefect_api: str, named: Named, monkeypatch: Any
+) -> None:
+    word = named("aged")
+
+    class Old(ExecutorBlock, Process):
+        """An executor before an upgrade."""
+
+        _block_type_slug = word
+        colour: str = "red"
+        shapes: tuple[str, ...] = ()
+
+    with pytest.warns(UserWarning, match="existing registered type"):
+
+        class New(ExecutorBlock, Process):
+            """The same after it."""
+
+            _block_type_slug = word
+
+    Old(keep_failed=True).save("same", _sync=True)  # type: ignore[call-arg]
+    Old(colour="blue").save("changed", _sync=True)  # type: ignore[call-arg]
+    monkeypatch.setitem(BLOCKS, word, New)
+
+    assert executor(f"{word}/same") == Process(keep_failed=True)
+    assert "it has no field 'colour', or has it no longer" in wrong(f"{word}/changed")
 
 
 def test_a_task_runs_on_a_block(api: Api, named: Named, project: Project) -> None:
@@ -437,6 +473,18 @@ def test_a_type_that_is_misspelt_is_a_warning(root: str, name: str, place: str, 
         "warning",
         "unknown block type 'docker-excutor'",
         "did you mean 'docker-executor'?",
+    )
+
+
+@pytest.mark.parametrize("root", ["", "executors: [{executor: big, type: block, block: process-executor/x}]"])
+def test_a_type_that_needs_settings_is_told_where_it_is_used_alone(root: str, project: Project) -> None:
+    folder = project({"rainbow.yml": TELL.format(root=root, executor="block")})
+
+    (problem,) = check.check(folder).problems
+
+    assert (str(problem.mark), problem.message) == (
+        "rainbow.yml:5:50",
+        "executor type 'block' needs an entry in `executors`: `block` is missing",
     )
 
 
