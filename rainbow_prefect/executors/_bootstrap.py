@@ -187,8 +187,9 @@ def copy(source: Any, target: Any) -> None:
 
 def run(parcel: "dict[str, Any]") -> "dict[str, Any]":
     """Run the command to its end; gives the outcome, without its output when that is stored elsewhere."""
-    if os.getcwd() == "/" and not os.access("/", os.W_OK):  # an image without a working directory of its own
-        os.chdir(tempfile.mkdtemp(prefix="rainbow-"))
+    known = "/rainbow_input.json" if os.path.exists("/rainbow_input.json") else "/"
+    if os.getcwd() == "/" and not (os.access("/", os.W_OK) and os.access(known, os.W_OK)):
+        os.chdir(tempfile.mkdtemp(prefix="rainbow-"))  # the image has no working directory of its own
     input_path = lay_out(parcel)
     places = output_places(parcel.get("output_path"))
     env = dict(os.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import threading
@@ -28,6 +29,8 @@ from ._kubernetes_follow import GONE_SECONDS, Follow, stopped
 from ._kubernetes_pod import Look
 from ._lines import Lines
 from .base import Executor
+
+logger = logging.getLogger(__name__)
 
 LOG_LINES = 1_000_000
 """So many lines of a slice are kept in the log; later ones only count."""
@@ -219,16 +222,23 @@ class Kubernetes(Executor):
         with _lock:
             for one in _running.get(run_id, ()):
                 one.set()
-            cluster = _used.pop((run_id, self._place), None)
-        cluster = cluster or self._connected(Path())
+            known = _used.pop((run_id, self._place), None)
+        try:
+            self._delete_jobs(known or self._connected(Path()), run_id)
+        except TaskFailed as error:
+            if known is not None:
+                raise
+            logger.debug("nothing of the run was started here, and the cluster cannot be asked: %s", error)
+        if self.exchange is not None:
+            self.exchange.clean(run_id)
+
+    def _delete_jobs(self, cluster: Cluster, run_id: str) -> None:
         try:
             for job in cluster.jobs(f"rainbow.flow-run={manifest.label(run_id)}"):
                 if not (self.keep_failed and _has_failed(job)):
                     cluster.delete_job(job["metadata"]["name"], propagation="Background")
         except (Away, Refused) as error:
             raise api.failure(error, "the Jobs of the run cannot be deleted", cluster) from error
-        if self.exchange is not None:
-            self.exchange.clean(run_id)
 
     # -- one slice
 
@@ -319,7 +329,6 @@ class Kubernetes(Executor):
 _lock = threading.Lock()
 _used: dict[tuple[str, tuple[Any, ...]], Cluster] = {}
 """The clusters of the runs of this process; what names them may be relative to the folder of a run."""
-
 
 _running: dict[str, set[threading.Event]] = {}
 """The slices under way in this process by their runs; an event that is set ends its slice."""

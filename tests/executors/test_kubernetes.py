@@ -172,6 +172,15 @@ def test_without_an_image_it_runs_in_that_of_the_executor(api: Api, tmp_path: Pa
     assert bench.lines == ["hi"]
 
 
+def test_a_template_may_make_the_user_root(api: Api, tmp_path: Path, base_image: str) -> None:
+    template = {"spec": {"securityContext": {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}}}
+    bench = Bench(executor_of(api, image=base_image, pod_template=template), tmp_path)
+
+    bench("id -u; cat rainbow_input.json; echo; cat /rainbow_input.json", input=[7])
+
+    assert bench.lines == ["0", "[7]", "[7]"]
+
+
 def test_outputs_of_256_kib_need_no_exchange(make: Make) -> None:
     text = "import json, random; json.dump([random.random() for _ in range(12_000)], open('out.json', 'w'))"
     bench = make()

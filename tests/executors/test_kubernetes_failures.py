@@ -643,6 +643,25 @@ def test_clean_deletes_what_belongs_to_the_run(api: Api, make: Make) -> None:
     assert wait_until(lambda: len(api.of("pods")) == len(api.of("secrets")) == 1)
 
 
+def test_clean_without_a_cluster_is_no_failure(tmp_path: Path) -> None:
+    Kubernetes(kubeconfig=str(tmp_path / "nowhere")).clean("a-run-that-started-nothing-here")
+
+
+def test_clean_tells_that_it_could_not(api: Api, make: Make) -> None:
+    api.play(RUNNING, ended(3, "Error"))
+    bench = make()
+    bench.failure("true", run_id="run-9")
+    api.refuse("GET", "/jobs", Fault(403, "Forbidden", 'cannot list resource "jobs" in API group "batch"'))
+
+    with pytest.raises(TaskFailed) as caught:
+        bench.executor.clean("run-9")
+
+    assert caught.value.message == (
+        "the Jobs of the run cannot be deleted: this account may not list jobs in namespace 'team' (403): cannot list "
+        'resource "jobs" in API group "batch"; give it the role of docs/kubernetes.md'
+    )
+
+
 def leave(api: Api, bench: Bench, run_id: str, name: str, task: str = "task") -> None:
     """A Job as a flow leaves it that is killed."""
     from rainbow_prefect.executors import _kubernetes_manifest as manifest

@@ -588,6 +588,9 @@ pipelines:
 
     api.close()
     job, secret = checked(api)
+    for version in kubernetes_validate.utils.all_versions():
+        kubernetes_validate.validate(job, version, strict=True)
+        kubernetes_validate.validate(secret, version, strict=True)
     claims = {
         one["name"]: one["persistentVolumeClaim"]["claimName"]
         for one in pod(job)["volumes"]
