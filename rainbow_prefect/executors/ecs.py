@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ..errors import MissingExtra, RunError
 from ..run import Command, Output, Run
 from ..schema import EnvVars, Many, Positive, Seconds, Text, wrong
-from . import _aws, _ecs_definition, _ecs_task, _remote
+from . import _aws, _ecs_definition, _ecs_task, _ecs_watch, _remote
 from ._exchange import Exchange
 from .base import Executor
 
@@ -114,6 +114,7 @@ class Ecs(Executor):
             longest_seconds=self.active_deadline_seconds,
             start_seconds=self.startup_timeout_seconds + 60,
         )
+        _ecs_watch.begin(self, run.run_id)
         try:
             return _ecs_task.run(self, self.aws(run), remote)
         finally:
@@ -126,6 +127,7 @@ class Ecs(Executor):
             _ecs_task.logger.warning("tasks of run %s could not be looked for: %s", run_id, error)
         if self.exchange is not None:
             self.exchange.clean(run_id)
+        _ecs_watch.end(self, run_id)
 
     def aws(self, run: Run | None = None) -> _ecs_task.Clients:
         """The clients of ECS and CloudWatch Logs; raises RunError."""
