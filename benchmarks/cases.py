@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -261,6 +263,98 @@ def memory(bench: Bench) -> list[Row]:
     return [Row(f"peak memory of the parent, {count:,} slices", ours, "MB", 1.3, peer, "raw `task.map`")]
 
 
+def _images(bench: Bench, name: str, *, count: int, files: int) -> Path:
+    """A folder with that many images, each of a source of its own with that many modules of 20 KB."""
+    folder = bench.home(name)
+    lines = [f"name: {name}", "images:"]
+    for number in range(count):
+        source = folder / f"code_{number}"
+        source.mkdir()
+        (source / "requirements.txt").write_text("# none\n")
+        for module in range(files):
+            (source / f"module_{module}.py").write_text(f"# {name} {number} {module}\n" + "x = 1  # a line\n" * 1250)
+        lines.append(f"  - {{image: 'rainbow-bench/{name}-{number}:{os.getpid()}', source: code_{number}}}")
+    (folder / "rainbow.yml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@contextmanager
+def _removed(*names: str) -> Iterator[None]:
+    """Remove these images in the end."""
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", *names], capture_output=True, check=False)
+
+
+def build_unchanged(bench: Bench) -> list[Row]:
+    """`rainbow build` of 20 images of which none changed; without a Docker client, so that it can build none."""
+    count = bench.count(20)
+    folder = _images(bench, "unchanged", count=count, files=20)
+    names = [f"rainbow-bench/unchanged-{number}:{os.getpid()}" for number in range(count)]
+    with _removed(*names):
+        interleaved({"first": lambda: bench.rainbow("build", folder)}, repeats=1)
+        usages = interleaved({"ours": lambda: bench.rainbow("build", folder, PATH="")}, repeats=bench.repeats)
+    wall, cpu = (median(usages["ours"], what) for what in ("wall_seconds", "cpu_seconds"))
+    what = f"`rainbow build`, nothing changed, {count} images"
+    return [Row(what, wall, "s", 1.0), Row(f"told only: the same, {what}", cpu, "CPU s")]
+
+
+DOCKERFILE = """\
+FROM python:3.11-slim
+RUN mkdir -p /app && chown 10001:10001 /app
+WORKDIR /app
+COPY requirements.txt /app/
+RUN python3 -m pip install -r requirements.txt
+COPY --chown=10001:10001 . /app/
+USER 10001:10001
+"""
+
+
+def rebuild(bench: Bench) -> list[Row]:
+    """`rainbow build` after a change of one line, beside `docker build` of the same files with a Dockerfile by hand."""
+    files = bench.count(100)
+    folder = _images(bench, "rebuild", count=1, files=files)
+    peer = bench.home("rebuild_peer") / "code"
+    shutil.copytree(folder / "code_0", peer)
+    (peer / "Dockerfile").write_text(DOCKERFILE)
+    ours_name, peer_name = f"rainbow-bench/rebuild-0:{os.getpid()}", f"rainbow-bench/peer:{os.getpid()}"
+    docker, buildkit = _docker(bench)
+    env = {**bench.env, "DOCKER_BUILDKIT": buildkit}
+
+    def ours() -> Usage:
+        _change(folder / "code_0" / "module_0.py")
+        return bench.rainbow("build", folder)
+
+    def by_hand() -> Usage:
+        _change(peer / "module_0.py")
+        return run([docker, "build", "--tag", peer_name, peer], env=env, cwd=bench.folder)
+
+    with _removed(ours_name, peer_name):
+        interleaved({"ours": ours, "peer": by_hand}, repeats=1)
+        usages = interleaved({"ours": ours, "peer": by_hand}, repeats=bench.repeats)
+    mine, other = (median(usages[name], "wall_seconds") for name in ("ours", "peer"))
+    return [Row(f"rebuild after one line, {files} files", mine, "s", 1.2, other, "`docker build`")]
+
+
+def _change(file: Path) -> None:
+    with file.open("a") as out:
+        out.write(f"# {time.time_ns()}\n")
+
+
+def _docker(bench: Bench) -> tuple[str, str]:
+    """The first Docker client that builds with BuildKit, as rainbow chooses it; else the first, and the classic builder."""
+    empty = bench.home("probe")
+    (empty / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    programs = [found for folder in os.get_exec_path() if (found := shutil.which("docker", path=folder))]
+    if not programs:
+        raise RuntimeError("the cases `build_unchanged` and `rebuild` need Docker")
+    for program in programs:
+        if run([program, "build", empty], env={**bench.env, "DOCKER_BUILDKIT": "1"}).code == 0:
+            return program, "1"
+    return programs[0], "0"
+
+
 CASES: dict[str, Case] = {
     "check": check_many,
     "start": start,
@@ -268,8 +362,13 @@ CASES: dict[str, Case] = {
     "slices": slices,
     "items": items,
     "memory": memory,
+    "build_unchanged": build_unchanged,
+    "rebuild": rebuild,
 }
 """All cases by name, in the order of the table."""
 
 WITH_SERVER = frozenset({"one_task", "slices", "items", "memory"})
 """The cases that need a running Prefect server."""
+
+WITH_DOCKER = frozenset({"build_unchanged", "rebuild"})
+"""The cases that need a Docker engine."""

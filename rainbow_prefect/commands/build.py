@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,7 +20,9 @@ from .options import json_option, path_argument, print_json, print_problems
 
 if TYPE_CHECKING:
     from ..app import App
-    from ..images import Built, Decision, Recipe
+    from ..images.build import Built
+    from ..images.decide import Decision
+    from ..images.recipes import Recipe
     from ..tasks.base import Task
 
 
@@ -35,29 +38,48 @@ def command(path: Path, image: str | None, dry_run: bool, push: bool, no_cache: 
 
     Exit status: 0 all are built, 1 one is not, 2 the file or the call is wrong.
     """
-    from .. import images
-
     apps = _apps(path)
+    from ..images.decide import decide
+
     recipes = _chosen(_recipes(apps), image)
-    decisions = images.decide(recipes, force=no_cache)
+    decisions = decide(recipes, force=no_cache)
     if dry_run:
         _show([one.as_dict() for one in decisions], as_json)
         return 0
     with _interruptible() as stop:
-        built = images.build(decisions, tell=_say, no_cache=no_cache, stop=stop)
+        built = _built(decisions, no_cache, stop)
         pushed = _push(decisions, built, apps, stop) if push else {}
     by_name = {one.decision.image: one.as_dict() for one in built}
     _show([{**one.as_dict(), **by_name.get(one.image, {}), **_as_dict(one, pushed)} for one in decisions], as_json)
     if stop.is_set():
         raise KeyboardInterrupt
-    failures = [images.failure(built), *(f"image '{name}': {text}" for name, text in pushed.items() if text)]
+    failures = [*_failures(built), *(f"image '{name}': {text}" for name, text in pushed.items() if text)]
     for text in filter(None, failures):
         click.echo(f"Error: {text}", err=True)
     return 1 if any(failures) else 0
 
 
+def _built(decisions: Sequence[Decision], no_cache: bool, stop: threading.Event) -> list[Built]:
+    if not any(one.action == "build" for one in decisions):
+        return []
+    from ..images.build import build
+
+    return build(decisions, tell=_say, no_cache=no_cache, stop=stop)
+
+
+def _failures(built: Sequence[Built]) -> list[str]:
+    if not built:
+        return []
+    from ..images.build import failure
+
+    return [failure(built)]
+
+
 def _apps(path: Path) -> list[App]:
+    gc.disable()  # what is read now lives until the end
     checked = check.check(path)
+    gc.freeze()
+    gc.enable()
     if checked.errors:
         raise ConfigError(checked.problems)
     print_problems(checked.problems)
@@ -65,7 +87,7 @@ def _apps(path: Path) -> list[App]:
 
 
 def _recipes(apps: Sequence[App]) -> list[Recipe]:
-    from ..images import recipes
+    from ..images.recipes import recipes
 
     found: dict[str, Recipe] = {}
     for app in apps:
@@ -78,15 +100,17 @@ class _InImages:
     """Says of a task of an app whether its executor runs it in an image."""
 
     def __init__(self, app: App) -> None:
-        from ..plan import executor_named
-
-        self._names = {
-            id(task): app.executor_name(pipeline, task) for pipeline in app.pipelines for task in pipeline.tasks
-        }
-        self._runs = {name: executor_named(app, name).runs_images for name in set(self._names.values())}
+        self._app = app
+        self._runs: dict[str, bool] = {}
 
     def __call__(self, task: Task) -> bool:
-        return self._runs[self._names[id(task)]]
+        pipeline = next(one for one in self._app.pipelines if any(task is mine for mine in one.tasks))
+        name = self._app.executor_name(pipeline, task)
+        if name not in self._runs:
+            from ..plan import executor_named
+
+            self._runs[name] = executor_named(self._app, name).runs_images
+        return self._runs[name]
 
 
 def _chosen(recipes: list[Recipe], name: str | None) -> list[Recipe]:

@@ -16,7 +16,7 @@ from ..secrets import redact, secret_values, sensitive
 from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
 
 if TYPE_CHECKING:
-    from ..images import Decision
+    from ..images.decide import Decision
     from ..plan import Plan, Step
 
 
@@ -45,9 +45,10 @@ def _images(planned: Plan) -> list[Decision]:
     steps = {step.name: step.executor for step in planned.steps}
     if not any(executor.runs_images for executor in steps.values()):
         return []
-    from .. import images
+    from ..images.decide import decide
+    from ..images.recipes import needed
 
-    return images.decide(images.needed(planned, lambda task: steps[task.task].runs_images))
+    return decide(needed(planned, lambda task: steps[task.task].runs_images))
 
 
 def _secrets(planned: Plan) -> Iterator[str]:

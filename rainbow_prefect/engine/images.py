@@ -21,7 +21,7 @@ def images_of(plan: Plan, executors: Mapping[str, Executor]) -> dict[str, str]:
     """The image of each step whose executor runs images, by the name of the step; only those that have one."""
     if not any(executors[step.name].runs_images for step in plan.steps):
         return {}
-    from ..images import image_of
+    from ..images.recipes import image_of
 
     found = {step.name: image_of(plan.app, step.task) for step in plan.steps if executors[step.name].runs_images}
     return {name: image for name, image in found.items() if image is not None}
@@ -54,28 +54,32 @@ def _watch(world: World, stop: threading.Event, over: threading.Event, ended: th
 
 
 def _build(world: World, host: str | None, tell: Callable[[str], None], over: threading.Event) -> str:
-    from .. import images
+    from ..images.decide import decide
+    from ..images.recipes import needed
 
     def in_image(task: Task) -> bool:
         executor = world.executors[task.task]
         return executor.runs_images and executor.image_host() == host
 
-    recipes = images.needed(world.plan, in_image)
+    recipes = needed(world.plan, in_image)
     if not recipes or over.is_set():
         return ""
-    decisions = images.decide(recipes, address=host or None)
+    decisions = decide(recipes, address=host or None)
     if host is None and any(one.is_unknown for one in decisions):
         tell("images are not built here, where no Docker engine answers; they come from their registries as they are")
         return ""
+    if not any(one.action == "build" for one in decisions):
+        return ""
+    from ..images.build import build, failure
+
     begun = time.monotonic()
-    built = images.build(decisions, tell=partial(_tell, tell), stop=over, address=host or None)
-    if built:
-        tell(f"{len(built)} of {len(decisions)} images built in {time.monotonic() - begun:.1f} s")
-    if host is None and built:
+    built = build(decisions, tell=partial(_tell, tell), stop=over, address=host or None)
+    tell(f"{len(built)} of {len(decisions)} images built in {time.monotonic() - begun:.1f} s")
+    if host is None:
         tell("the executor takes images from their registries: `rainbow build --push` puts them there")
     if over.is_set():
         return ""
-    return images.failure([replace(one, message=world.secrets.mask(one.message)) for one in built])
+    return failure([replace(one, message=world.secrets.mask(one.message)) for one in built])
 
 
 def _tell(tell: Callable[[str], None], image: str, text: str) -> None:

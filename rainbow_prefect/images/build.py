@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Cancelled, RainbowError, RunError
-from ..executors._environment import cache_folder
 from ..secrets import Masker, secret_values
 from . import builder, daemon
-from .decide import Decision, keep_manifest
+from .decide import Decision, cache_folder, keep_manifest
+from .place import place
 from .recipes import tagged
 
 AT_ONCE = 4
@@ -119,7 +119,7 @@ class _Work:
             if is_on_built:
                 decision = _with_base(decision, self.address)
             self.tell(image, f"building: {decision.reason}")
-            with _log(image) as (log, write), tempfile.TemporaryDirectory(prefix="rainbow-build-") as folder:
+            with _log(image) as (log, write), place(f"{decision.recipe.app} {image}") as folder:
                 mask = _masker(decision)
 
                 def heard(line: str) -> None:
@@ -128,7 +128,7 @@ class _Work:
 
                 builder.build(
                     decision,
-                    Path(folder),
+                    folder,
                     tell=lambda text: self.tell(image, mask(text)),
                     write=heard,
                     no_cache=self.no_cache,

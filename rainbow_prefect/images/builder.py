@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -20,10 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import Cancelled, RunError
-from ..executors._environment import cache_folder
 from . import daemon
 from .context import copy
-from .decide import BASE_LABEL, HASH_LABEL, Decision
+from .decide import BASE_LABEL, HASH_LABEL, Decision, cache_folder
 from .dockerfile import CODE, SECRET_ID, dockerfile
 from .recipes import tagged
 
@@ -262,10 +259,9 @@ def _argv(decision: Decision, context: Path, client: Client, *, no_cache: bool) 
 
 
 def _fields(*fields: str) -> str:
-    """`a=b,c=d`, quoted where a value has a comma."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(fields)
-    return out.getvalue()
+    """`a=b,c=d`, quoted as CSV where a value has a comma or a quote."""
+    quoted = ('"' + one.replace('"', '""') + '"' if "," in one or '"' in one else one for one in fields)
+    return ",".join(quoted)
 
 
 # -- how it runs

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import socket
-import ssl
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +80,7 @@ def images(names: Sequence[str], *, address: str | None = None) -> Images:
         if scheme in ("unix", "tcp", "http", "https"):
             return Images(dict(_listed(_get(where, "/images/json"))))
         return Images(dict(_listed(_inspected(where, names))))
-    except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
+    except (OSError, ValueError) as error:
         return Images(unknown=f"no Docker engine answers at {where} ({_why(error)})")
 
 
@@ -99,51 +96,49 @@ def _listed(answer: Any) -> list[tuple[str, Present]]:
     ]
 
 
-class _Socket(http.client.HTTPConnection):
-    """HTTP over a socket file."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _connection(where: str) -> http.client.HTTPConnection:
+def _connection(where: str) -> socket.socket:
     parts = urlsplit(where)
     if parts.scheme == "unix":
-        return _Socket(parts.path)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(_SECONDS)
+        made.connect(parts.path)
+        return made
+    is_tls = parts.scheme == "https" or bool(os.environ.get("DOCKER_TLS_VERIFY"))
     name = parts.hostname or "localhost"
-    if parts.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
-        folder = Path(os.environ.get("DOCKER_CERT_PATH") or config_folder())
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        return http.client.HTTPSConnection(name, parts.port or 2376, timeout=_SECONDS, context=context)
-    return http.client.HTTPConnection(name, parts.port or 2375, timeout=_SECONDS)
+    plain = socket.create_connection((name, parts.port or (2376 if is_tls else 2375)), _SECONDS)
+    if not is_tls:
+        return plain
+    import ssl
+
+    folder = Path(os.environ.get("DOCKER_CERT_PATH") or config_folder())
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context.wrap_socket(plain, server_hostname=name)
 
 
 def _get(where: str, path: str) -> Any:
-    connection = _connection(where)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        data = answer.read()
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise ValueError(f"it answers {answer.status} {answer.reason}")
-    return json.loads(data)
+    """The JSON at a path of the API; HTTP/1.0, where an answer ends with its connection, needs no library."""
+    with _connection(where) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n".encode())
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    status = head.partition(b"\r\n")[0].decode(errors="replace").split(" ", 1)
+    if len(status) < 2 or not status[1].startswith("200"):
+        raise ValueError(f"it answers {status[-1] or 'nothing'}")
+    return json.loads(body)
 
 
 def _inspected(where: str, names: Sequence[str]) -> list[dict[str, Any]]:
     """By the Docker client, which knows engines that are reached by ssh; names that are not there are left out."""
     if not names:
         return []
+    import subprocess
+
     argv = ["docker", "--host", where, "image", "inspect", "--format", "{{json .}}", *names]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"no answer within {_SECONDS:g} s") from None
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines and done.returncode and "No such image" not in done.stderr:
         raise ValueError((done.stderr.strip().splitlines() or ["docker image inspect failed"])[-1])

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..cache import folder as folder_of_checks
 from ..errors import RunError
-from ..executors._environment import cache_folder
 from . import daemon
 from .context import IGNORE, File, digests, files_of
 from .dockerfile import DEFINITION, dockerfile
@@ -218,6 +217,11 @@ def _file_changes(source: str, before: Mapping[str, str], now: Mapping[str, str]
             yield f"{name} changed"
 
 
+def cache_folder() -> Path:
+    """The folder for what can be made again."""
+    return folder_of_checks().parent
+
+
 def _manifests() -> Path:
     return cache_folder() / "images"
 
@@ -239,7 +243,6 @@ def keep_manifest(content: Content) -> None:
         kept = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
         for one in kept[: max(0, len(kept) - _KEPT_MANIFESTS)]:
             one.unlink(missing_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".new")
-        with os.fdopen(handle, "w") as file:
-            json.dump(content.manifest, file)
-        Path(name).replace(folder / f"{content.hash}.json")
+        part = folder / f".{content.hash}.{os.getpid()}"
+        part.write_text(json.dumps(content.manifest))
+        part.replace(folder / f"{content.hash}.json")

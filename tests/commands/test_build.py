@@ -119,7 +119,7 @@ def test_what_is_asked_of_docker(rainbow: Rainbow, project: Project, fake: Calls
     }
     assert "team/app:1: building: not built yet" in done.err
     assert tree(root) == before
-    assert list((tmp_path / "scratch").glob("rainbow-build-*")) == []
+    assert list((tmp_path / "scratch").rglob("build-*")) == []
 
 
 def test_dry_run_builds_nothing(rainbow: Rainbow, project: Project, fake: Calls, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_failure_is_told_and_the_others_are_built(
         "task/inline:1": "completed",
     }
     assert tree(root) == before
-    assert list((tmp_path / "scratch").glob("rainbow-build-*")) == []
+    assert list((tmp_path / "scratch").rglob("build-*")) == []
 
 
 def test_without_buildkit_the_classic_builder_builds(rainbow: Rainbow, project: Project, fake: Calls) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rainbow_prefect.check import check
-from rainbow_prefect.images import build, decide, failure, recipes
-from rainbow_prefect.images.decide import Decision
+from rainbow_prefect.images.build import build, failure
+from rainbow_prefect.images.decide import Decision, decide
+from rainbow_prefect.images.recipes import recipes
 from tests.conftest import Project
 
 if TYPE_CHECKING:
