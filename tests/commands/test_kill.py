@@ -9,38 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import Call, latest
+from tests.commands.conftest import Call, latest, ran, three_tasks
 from tests.conftest import Project
 
-CONFIG = """
-    name: shop
-    pipelines:
-      - pipeline: NAME
-        tasks:
-          - {task: make, type: python, cmd: "echo make >> $HERE/ran; echo '[1, 2, 3]' > out.json", output_path: out.json}
-          - task: add
-            type: python
-            cmd: |
-              echo add $RAINBOW_SPLIT_ID >> $HERE/ran
-              if [ $RAINBOW_SPLIT_ID = 1 ] && [ ! -e $HERE/mended ]; then echo x > $HERE/begun; sleep 301; fi
-              cp rainbow_input.json out.json
-            output_path: out.json
-            input: task:make
-            split_input: true
-            executors: 3
-          - {task: report, type: python, cmd: "echo report >> $HERE/ran; cat rainbow_input.json", input: task:add}
-"""
+CONFIG = three_tasks("if [ $RAINBOW_SPLIT_ID = 1 ] && [ ! -e $HERE/mended ]; then echo x > $HERE/begun; sleep 301; fi")
 
 
 @pytest.fixture
 def folder(project: Project, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
-    root = project({"rainbow.yml": CONFIG.replace("NAME", name)})
+    root = project({"rainbow.yml": CONFIG.replace("sales", name)})
     monkeypatch.setenv("HERE", str(root))
     return root
-
-
-def ran(folder: Path) -> list[str]:
-    return sorted((folder / "ran").read_text().splitlines())
 
 
 def completed(call: Call, run_id: str, task: str, count: int) -> None:
@@ -61,7 +40,6 @@ def test_killed_run_leaves_nothing_and_goes_on_where_it_was(call: Call, start: A
     run.end()
     left = run.left_over()
     at_first = ran(folder)
-    (folder / "ran").unlink()
     (folder / "mended").touch()
     report = call("retry", run_id, "--quiet", "--json", cwd=folder).json
 

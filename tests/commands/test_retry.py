@@ -6,27 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Call, api
+from tests.commands.conftest import Call, api, ran, three_tasks
 from tests.conftest import Project
 
-CONFIG = """
-    name: shop
-    pipelines:
-      - pipeline: sales
-        tasks:
-          - {task: make, type: python, cmd: "echo make >> $HERE/ran; echo '[1, 2, 3]' > out.json", output_path: out.json}
-          - task: add
-            type: python
-            cmd: |
-              echo add $RAINBOW_SPLIT_ID >> $HERE/ran
-              [ $RAINBOW_SPLIT_ID != 1 ] || [ -e $HERE/mended ] || exit 3
-              cp rainbow_input.json out.json
-            output_path: out.json
-            input: task:make
-            split_input: true
-            executors: 3
-          - {task: report, type: python, cmd: "echo report >> $HERE/ran; cat rainbow_input.json", input: task:add}
-"""
+CONFIG = three_tasks("[ $RAINBOW_SPLIT_ID != 1 ] || [ -e $HERE/mended ] || exit 3")
 
 SECRET = """
     name: vault
@@ -45,14 +28,6 @@ def folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = project({"rainbow.yml": CONFIG, "other/rainbow.yml": SECRET})
     monkeypatch.setenv("HERE", str(root))
     return root
-
-
-def ran(folder: Path) -> list[str]:
-    """What ran since the last look, slices in no order."""
-    path = folder / "ran"
-    lines = path.read_text().splitlines() if path.exists() else []
-    path.unlink(missing_ok=True)
-    return sorted(lines)
 
 
 def fail(call: Call, folder: Path) -> str:

@@ -15,39 +15,31 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import Call, api
+from tests.commands.conftest import Call, api, sales
 from tests.conftest import RAINBOW, Project, Rainbow
 
-SHOP = """
-    name: shop
-    pipelines:
-      - pipeline: sales
-        tasks:
-          - {task: make, type: python, cmd: "echo making; echo '[1, 2, 3]' > out.json", output_path: out.json}
-          - task: add
-            type: python
-            cmd: cp rainbow_input.json out.json
-            output_path: out.json
-            input: task:make
-            split_input: true
-            executors: 2
-          - {task: report, type: python, cmd: echo reported}
-"""
+SHOP = sales("""
+    - {task: make, type: python, cmd: "echo making; echo '[1, 2, 3]' > out.json", output_path: out.json}
+    - task: add
+      type: python
+      cmd: cp rainbow_input.json out.json
+      output_path: out.json
+      input: task:make
+      split_input: true
+      executors: 2
+    - {task: report, type: python, cmd: echo reported}
+""")
 
-BROKEN = """
-    name: shop
-    pipelines:
-      - pipeline: sales
-        tasks:
-          - task: add
-            type: python
-            cmd: "if grep -q 3 rainbow_input.json; then echo no such customer; exit 3; fi"
-            input: [1, 2, 3]
-            split_input: true
-            executors: 3
-          - {task: report, type: python, cmd: echo reported}
-          - {task: mend, type: python, cmd: "echo it is; echo too late; exit 4", when: always}
-"""
+BROKEN = sales("""
+    - task: add
+      type: python
+      cmd: "if grep -q 3 rainbow_input.json; then echo no such customer; exit 3; fi"
+      input: [1, 2, 3]
+      split_input: true
+      executors: 3
+    - {task: report, type: python, cmd: echo reported}
+    - {task: mend, type: python, cmd: "echo it is; echo too late; exit 4", when: always}
+""")
 
 PARAMETERS = """
     name: shop
@@ -63,14 +55,10 @@ PARAMETERS = """
             output_path: out.json
 """
 
-SLOW = """
-    name: shop
-    pipelines:
-      - pipeline: sales
-        tasks:
-          - {task: wait, type: python, cmd: "echo here > $HERE/begun; exec sleep 301"}
-          - {task: report, type: python, cmd: echo reported}
-"""
+SLOW = sales("""
+    - {task: wait, type: python, cmd: "echo here > $HERE/begun; exec sleep 301"}
+    - {task: report, type: python, cmd: echo reported}
+""")
 
 STUBBORN = SLOW.replace("exec sleep 301", "trap '' TERM; while true; do sleep 0.1; done")
 
@@ -431,16 +419,12 @@ def test_ci_has_plain_lines_even_in_a_terminal(project: Project, prefect_server:
 
 
 def test_large_output_is_told_by_its_size(call: Call, project: Project) -> None:
-    config = """
-        name: shop
-        pipelines:
-          - pipeline: sales
-            tasks:
-              - task: make
-                type: python
-                cmd: "python -c 'import json; print(json.dumps([1] * 700000))' > out.json"
-                output_path: out.json
-    """
+    config = sales("""
+        - task: make
+          type: python
+          cmd: "python -c 'import json; print(json.dumps([1] * 700000))' > out.json"
+          output_path: out.json
+    """)
 
     done = call("run", project({"rainbow.yml": config}), "--quiet")
 
@@ -448,13 +432,9 @@ def test_large_output_is_told_by_its_size(call: Call, project: Project) -> None:
 
 
 def test_long_messages_are_cut(call: Call, project: Project) -> None:
-    config = """
-        name: shop
-        pipelines:
-          - pipeline: sales
-            tasks:
-              - {task: shout, type: python, cmd: "printf 'x%.0s' $(seq 1000); echo; exit 1"}
-    """
+    config = sales("""
+        - {task: shout, type: python, cmd: "printf 'x%.0s' $(seq 1000); echo; exit 1"}
+    """)
 
     done = call("run", project({"rainbow.yml": config}), "--quiet", code=1)
 
@@ -462,9 +442,7 @@ def test_long_messages_are_cut(call: Call, project: Project) -> None:
 
 
 def test_warnings_are_told_once_on_stderr(call: Call, project: Project) -> None:
-    config = SHOP.replace(
-        "- pipeline: sales", "- pipeline: sales\n        metrics: {namespace: N, backends: [cloudwatch]}"
-    )
+    config = SHOP.replace("- pipeline: sales", "- pipeline: sales\n    metrics: {namespace: N, backends: [cloudwatch]}")
 
     done = call("run", project({"rainbow.yml": config}), "--quiet")
 
@@ -475,16 +453,12 @@ def test_warnings_are_told_once_on_stderr(call: Call, project: Project) -> None:
 
 
 def test_report_is_json_whatever_the_output_holds(call: Call, project: Project) -> None:
-    config = """
-        name: shop
-        pipelines:
-          - pipeline: sales
-            tasks:
-              - task: make
-                type: python
-                cmd: "printf '{\\"a\\": \\"\\\\\\\\u2028 \\\\\\\\ud83d\\\\\\\\ude00\\"}' > out.json; printf '\\\\377\\\\n'"
-                output_path: out.json
-    """
+    config = sales("""
+        - task: make
+          type: python
+          cmd: "printf '{\\"a\\": \\"\\\\\\\\u2028 \\\\\\\\ud83d\\\\\\\\ude00\\"}' > out.json; printf '\\\\377\\\\n'"
+          output_path: out.json
+    """)
 
     report = json.loads(call("run", project({"rainbow.yml": config}), "--json").out)
 

@@ -20,6 +20,19 @@ from rainbow_prefect.errors import CallError, TaskFailed
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
+@pytest.fixture
+def broken(functions: Any) -> list[bool]:
+    """A task `boom` fails until this is cleared."""
+    is_so = [True]
+
+    def boom(run: Any) -> None:
+        if is_so:
+            raise TaskFailed("not now")
+
+    functions["boom"] = boom
+    return is_so
+
+
 def test_only_what_did_not_complete_runs_again(load: Any, functions: Any, calls: Any, seen: Any) -> None:
     broken = {1, 2}
 
@@ -140,16 +153,9 @@ def test_large_outputs_are_still_there(load: Any, functions: Any, calls: Any) ->
     assert calls == [("count", 0, 1)]
 
 
-def test_a_damaged_result_is_made_again(load: Any, functions: Any, calls: Any, tmp_path: Path) -> None:
+def test_a_damaged_result_is_made_again(load: Any, broken: list[bool], calls: Any, tmp_path: Path) -> None:
     from prefect.settings import get_current_settings
 
-    broken = [True]
-
-    def boom(run: Any) -> None:
-        if broken:
-            raise TaskFailed("not now")
-
-    functions["boom"] = boom
     plan = load(
         "- {task: make, type: call, input: [1, 2], split_input: true, executors: 2}\n- {task: boom, type: call}"
     ).plan()
@@ -166,14 +172,7 @@ def test_a_damaged_result_is_made_again(load: Any, functions: Any, calls: Any, t
     assert calls == [("make", 0, 1), ("boom", 0, 1)]
 
 
-def test_slices_of_other_data_are_other_slices(load: Any, functions: Any, calls: Any, tmp_path: Path) -> None:
-    broken = [True]
-
-    def boom(run: Any) -> None:
-        if broken:
-            raise TaskFailed("not now")
-
-    functions["boom"] = boom
+def test_slices_of_other_data_are_other_slices(load: Any, broken: list[bool], calls: Any, tmp_path: Path) -> None:
     plan = load(
         "- {task: make, type: call, input: file:items.json, split_input: true, executors: 2}\n- {task: boom, type: call}"
     ).plan()
