@@ -233,7 +233,7 @@ def _message(one: Any, value: Any, part: Any) -> tuple[str, str]:
     if name == "string_too_short":
         return "must not be empty", ""
     if name == "string_too_long":
-        return f"must be at most {context['max_length']} characters long, got {len(value)}", ""
+        return f"must be at most {context['max_length']} characters long, got {len(one['input'])}", ""
     if name in _WANTED:
         return _kind_message(_WANTED[name], value)
     if name in ("value_error", "assertion_error"):
