@@ -281,7 +281,11 @@ def test_any_values_end_in_problems(folder: Path, data: Any) -> None:
         "name: x\npipelines: [[]]",
         "name: x\npipelines: {}",
         "name: x\npipelines:\n  - null",
-        "name: x\npipelines:\n  - {pipeline: " + "9" * 400 + ", tasks: [{task: " + "9" * 400 + ", type: python, cmd: x}]}",
+        "name: x\npipelines:\n  - {pipeline: "
+        + "9" * 400
+        + ", tasks: [{task: "
+        + "9" * 400
+        + ", type: python, cmd: x}]}",
         "name: x\npipelines:\n  - pipeline: p\n    tasks: [null, 1, a, [], {}]",
         "name: x\nservices: [null, 1, {}]\nimages: [null, 1, {}]\nexecutors: [null, 1, {}]\nsecrets: [null, 1, {}]",
         "name: x\nvariables: {a: '{{b}}', b: '{{a}}'}\nowner: '{{a}}'",
