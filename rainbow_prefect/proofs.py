@@ -509,7 +509,7 @@ class Proofs:
         for one in self.app.executors:
             if name in (one.executor, one.type):
                 return one.runs_images
-        return True
+        return BlockReference(block=name).runs_images if _BLOCK.match(name) else True
 
     def call(self, pipeline: PipelineSite, site: Site, source: str | None) -> None:
         made: Any = site.made

@@ -83,6 +83,11 @@ class BlockReference(Executor):
         description="The block: its type and name, e.g. `docker-executor/big`."
     )
 
+    @property
+    def runs_images(self) -> bool:  # type: ignore[override]
+        """Whether that executor does, which the type of the block tells."""
+        return not self.block.startswith("process-executor/")
+
 
 class StubExecutor(Executor):
     """An executor in memory for tests: answers `value` and remembers nothing outside of `seen`."""

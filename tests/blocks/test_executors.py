@@ -416,6 +416,27 @@ def test_a_run_on_an_unknown_block_starts_no_task(api: Api, named: Named, projec
     assert f"there is no block '{name}' of type 'process-executor'" in done.err
 
 
+def test_a_block_may_have_the_code_in_its_image(project: Project) -> None:
+    text = """
+        name: shop
+        executors: [{{executor: big, type: block, block: {slug}/x}}]
+        pipelines:
+          - pipeline: p
+            tasks: [{{task: t, type: python, module: work, function: do, image: shop, executor: {name}}}]
+    """
+    told = {}
+    for slug in BLOCKS:
+        for name in ("big", f"block:{slug}/x"):
+            folder = project({"rainbow.yml": text.format(slug=slug, name=name)})
+            told[slug, name] = [one.message for one in check.check(folder).problems]
+
+    flaw = ["the folder with module 'work' is not known: there is no `source`"]
+    assert {key: value for key, value in told.items() if value} == {
+        ("process-executor", "big"): flaw,
+        ("process-executor", "block:process-executor/x"): flaw,
+    }
+
+
 @pytest.mark.parametrize("command", ["check", "plan", "show"])
 def test_no_block_is_read_before_a_run(command: str, project: Project) -> None:
     root = "executors: [{executor: big, type: block, block: docker-executor/nowhere}]"
