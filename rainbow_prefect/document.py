@@ -133,9 +133,9 @@ def find(path: Path) -> list[Path]:
         CallError: there is nothing at `path`.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  Path raises for a name that is too long, or one that may not be looked at
         return sorted(_walk(path))
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         return [path]
     raise CallError(f"'{path}' does not exist")
 

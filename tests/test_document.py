@@ -390,6 +390,13 @@ def test_what_is_wrong_is_told_at_its_place(text: str, problem: str) -> None:
     assert told(text)[0] == f"f.yml:{problem}"
 
 
+def test_a_path_that_no_file_can_have_does_not_exist() -> None:
+    for name in ("a" * 5000, "a/\0"):
+        with pytest.raises(CallError) as caught:
+            find(Path(name))
+        assert str(caught.value) == f"'{name}' does not exist"
+
+
 def test_all_duplicates_are_told_and_the_rest_is_read() -> None:
     data, problems = parse("a: 1\na: 2\nb: {c: 1, c: 2}\n", shown="f.yml")
 
