@@ -13,7 +13,7 @@ from ..schema import wrong
 BLOCK = "block:aws-credentials/"
 
 _lock = threading.Lock()
-_clients: dict[tuple[Any, ...], Any] = {}
+_clients: dict[tuple[Any, ...], tuple[Any, list[str]]] = {}
 _ENVIRONMENT = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -59,8 +59,13 @@ def client(
         if key not in _clients:
             if len(_clients) > 64:
                 _clients.clear()
-            _clients[key] = _made(service, credentials, region, endpoint_url, what, learn)
-        return _clients[key]
+            hidden: list[str] = []
+            made = _made(service, credentials, region, endpoint_url, what, hidden.append)
+            _clients[key] = made, hidden
+        found, secret_keys = _clients[key]
+    for one in secret_keys:
+        learn(one)
+    return found
 
 
 def _made(

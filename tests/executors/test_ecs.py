@@ -108,7 +108,7 @@ class TestContract(ExecutorContract):
 
     def test_lines_come_one_by_one(self, bench: Bench) -> None:
         """CloudWatch is asked every now and then, and shows lines late."""
-        bench("for i in 1 2 3; do echo $i; sleep 2; done")
+        bench("for i in 1 2 3; do echo $i; sleep 3; done")
 
         assert bench.lines == ["1", "2", "3"]
         assert bench.times[2] - bench.times[0] > 1

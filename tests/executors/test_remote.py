@@ -229,7 +229,7 @@ def test_sigterm_reaches_the_command(box: Box) -> None:
 
 def test_a_container_that_nobody_stops_ends_after_its_deadline(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_remote, "_UNSTOPPED_SECONDS", 0)
-    run = box.run_of(deadline=time.monotonic() + 2)
+    run = box.run_of(deadline=time.monotonic() + 8)
 
     ended = box(box.prepared(Command(shell="echo begun; sleep 300"), run=run))
 
@@ -462,16 +462,17 @@ def test_credentials_come_from_a_block(prefect_api: str) -> None:
     block.save("exchange", overwrite=True)
     learned: list[str] = []
 
-    made = _aws.client(
-        "s3",
-        credentials="block:aws-credentials/exchange",
-        region=None,
-        endpoint_url=None,
-        what="the exchange",
-        learn=learned.append,
-    )
+    for _ in range(2):  # of another run in the same process, too
+        made = _aws.client(
+            "s3",
+            credentials="block:aws-credentials/exchange",
+            region=None,
+            endpoint_url=None,
+            what="the exchange",
+            learn=learned.append,
+        )
 
-    assert learned == ["secret-of-the-block"]
+    assert learned == ["secret-of-the-block"] * 2
     assert made.meta.region_name == "eu-west-3"
     assert made._request_signer._credentials.access_key == "AKIAEXAMPLE"
 
