@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rainbow_prefect.server import launch
 
+from .containers import container, containers, lines
 from .measure import Usage, interleaved, median, run
 from .table import Row
 
@@ -364,11 +365,14 @@ CASES: dict[str, Case] = {
     "memory": memory,
     "build_unchanged": build_unchanged,
     "rebuild": rebuild,
+    "container": container,
+    "containers": containers,
+    "lines": lines,
 }
 """All cases by name, in the order of the table."""
 
 WITH_SERVER = frozenset({"one_task", "slices", "items", "memory"})
 """The cases that need a running Prefect server."""
 
-WITH_DOCKER = frozenset({"build_unchanged", "rebuild"})
+WITH_DOCKER = frozenset({"build_unchanged", "rebuild", "container", "containers", "lines"})
 """The cases that need a Docker engine."""

@@ -186,8 +186,11 @@ def reader(tmp_path: Path, prefect_server: str) -> Reader:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != GENERATED])
-def test_blocks_run(reader: Reader, document: str) -> None:
+def test_blocks_run(reader: Reader, document: str, request: pytest.FixtureRequest) -> None:
     text = (ROOT / document).read_text()
+    if "--executor docker" in text:
+        request.getfixturevalue("base_image")  # a reader of this has Docker
+        reader.env["DOCKER_HOST"] = os.environ.get("DOCKER_HOST", "")
     reader.begin(with_examples=" examples/" in text)
     for block in blocks(text):
         try:
