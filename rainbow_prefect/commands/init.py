@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -125,7 +126,7 @@ def command(name: Path, as_json: bool) -> None:
     Nothing that exists is overwritten.
     """
     folder = name.expanduser()
-    files = {file: text for file, text in _files(folder).items() if not (file in _KEPT and (folder / file).exists())}
+    files = {file: text for file, text in _files(folder).items() if not (file in _KEPT and _is_there(folder / file))}
     _write(folder, files)
     steps = [*([] if name == Path() else [f"cd {shlex.quote(str(folder))}"]), "rainbow check", "rainbow run", "pytest"]
     if as_json:
@@ -160,7 +161,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     Raises:
         CallError: one of them exists, or the folder cannot be written.
     """
-    there = [file for file in files if (folder / file).exists() or (folder / file).is_symlink()]
+    there = [file for file in files if _is_there(folder / file)]
     if there:
         where = "here" if folder == Path() else f"in {folder}"
         verb = "exists" if len(there) == 1 else "exist"
@@ -173,6 +174,10 @@ def _write(folder: Path, files: dict[str, str]) -> None:
                 new.write(text)
     except OSError as error:
         raise CallError(f"cannot write {error.filename or folder}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)  # which is False, too, for a name that is too long
 
 
 def _listed(names: list[str]) -> str:

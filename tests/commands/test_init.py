@@ -111,3 +111,9 @@ def test_folder_that_cannot_be_made_is_an_error(rainbow: Rainbow, tmp_path: Path
     done = rainbow("init", "file/shop", code=2)
 
     assert done.err == "Error: cannot write file/shop: not a directory\n"
+
+
+def test_a_name_that_is_too_long_is_told(rainbow: Rainbow) -> None:
+    done = rainbow("init", "a" * 300, code=2)
+
+    assert done.err == f"Error: cannot write {'a' * 300}: file name too long\n"
