@@ -53,7 +53,8 @@ def digests(files: Iterable[Path]) -> dict[str, str] | None:
     return found
 
 
-def _entry_file(path: Path) -> Path:
+def entry_file(path: Path) -> Path:
+    """The file in which the entry of a path is kept."""
     name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
     return folder() / f"{name}.json"
 
@@ -75,7 +76,7 @@ def _environment_digest(names: Sequence[str]) -> str:
 def read(path: Path, files: Mapping[str, str]) -> Entry | None:
     """What was found the last time, when nothing has changed since."""
     try:
-        data = json.loads(_entry_file(path).read_bytes())
+        data = json.loads(entry_file(path).read_bytes())
         if data["files"] != files or data["installed"] != installed():
             return None
         if data["environment"] != _environment_digest(data["names"]):
@@ -110,7 +111,7 @@ def write(
         "services": entry.service_names,
     }
     with contextlib.suppress(OSError, ValueError):
-        target = _entry_file(path)
+        target = entry_file(path)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _forget_oldest(target.parent)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new")

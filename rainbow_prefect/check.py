@@ -41,6 +41,11 @@ class Checked:
         self._apps: list[App] | None = None
 
     @property
+    def is_remembered(self) -> bool:
+        """Whether this is what an earlier check found, and no app was made yet."""
+        return self._apps is None
+
+    @property
     def apps(self) -> list[App]:
         """The apps without an error."""
         if self._apps is None:

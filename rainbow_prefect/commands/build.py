@@ -20,9 +20,10 @@ from .options import json_option, path_argument, print_json, print_problems
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..check import Checked
     from ..images.build import Built
     from ..images.decide import Decision
-    from ..images.recipes import Recipe
+    from ..images.recipe import Recipe
     from ..tasks.base import Task
 
 
@@ -38,17 +39,17 @@ def command(path: Path, image: str | None, dry_run: bool, push: bool, no_cache: 
 
     Exit status: 0 all are built, 1 one is not, 2 the file or the call is wrong.
     """
-    apps = _apps(path)
+    checked = _checked(path)
     from ..images.decide import decide
 
-    recipes = _chosen(_recipes(apps), image)
+    recipes = _chosen(_recipes(path, checked), image)
     decisions = decide(recipes, force=no_cache)
     if dry_run:
         _show([one.as_dict() for one in decisions], as_json)
         return 0
     with _interruptible() as stop:
         built = _built(decisions, no_cache, stop)
-        pushed = _push(decisions, built, apps, stop) if push else {}
+        pushed = _push(decisions, built, checked.apps, stop) if push else {}
     by_name = {one.decision.image: one.as_dict() for one in built}
     _show([{**one.as_dict(), **by_name.get(one.image, {}), **_as_dict(one, pushed)} for one in decisions], as_json)
     if stop.is_set():
@@ -75,7 +76,7 @@ def _failures(built: Sequence[Built]) -> list[str]:
     return [failure(built)]
 
 
-def _apps(path: Path) -> list[App]:
+def _checked(path: Path) -> Checked:
     gc.disable()  # what is read now lives until the end
     checked = check.check(path)
     gc.freeze()
@@ -83,17 +84,23 @@ def _apps(path: Path) -> list[App]:
     if checked.errors:
         raise ConfigError(checked.problems)
     print_problems(checked.problems)
-    return list(checked.apps)
+    return checked
 
 
-def _recipes(apps: Sequence[App]) -> list[Recipe]:
+def _recipes(path: Path, checked: Checked) -> list[Recipe]:
+    from ..images import remembered
+
+    if checked.is_remembered and (kept := remembered.load(path)) is not None:
+        return kept
     from ..images.recipes import recipes
 
     found: dict[str, Recipe] = {}
-    for app in apps:
+    for app in checked.apps:
         for one in recipes(app, derived=_InImages(app)):
             found.setdefault(one.image, one)
-    return list(found.values())
+    made = list(found.values())
+    remembered.keep(path, checked.files, made)
+    return made
 
 
 class _InImages:
@@ -114,7 +121,7 @@ class _InImages:
 
 
 def _chosen(recipes: list[Recipe], name: str | None) -> list[Recipe]:
-    from ..images.recipes import tagged
+    from ..images.recipe import tagged
 
     if name is None:
         return recipes
@@ -135,9 +142,7 @@ def _chosen(recipes: list[Recipe], name: str | None) -> list[Recipe]:
 
 
 def _say(image: str, text: str) -> None:
-    from ..display import harmless
-
-    click.echo(f"{image}: {harmless(text)}", err=True)
+    click.echo(f"{image}: {''.join(one if one.isprintable() else ' ' for one in text)}", err=True)
 
 
 @contextmanager
@@ -206,15 +211,15 @@ def _connect() -> None:
 
 
 def _show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    from ..display import table
-
     if as_json:
         print_json({"images": rows})
         return
     if not rows:
         click.echo("there is no image in the files that were found")
-    for line in table([[_word(row), row["image"], _told(row)] for row in rows]):
-        click.echo(line)
+    cells = [(_word(row), str(row["image"]), _told(row)) for row in rows]
+    first, second = (max((len(one[column]) for one in cells), default=0) for column in (0, 1))
+    for word, image, told in cells:
+        click.echo(f"{word:{first}}  {image:{second}}  {told}".rstrip())
     sys.stdout.flush()
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Cancelled, RainbowError, RunError
-from ..secrets import Masker, secret_values
 from . import builder, daemon
 from .decide import Decision, cache_folder, keep_manifest
 from .place import place
-from .recipes import tagged
+from .recipe import tagged
 
 AT_ONCE = 4
 """How many images are built side by side."""
@@ -120,7 +119,7 @@ class _Work:
                 decision = _with_base(decision, self.address)
             self.tell(image, f"building: {decision.reason}")
             with _log(image) as (log, write), place(f"{decision.recipe.app} {image}") as folder:
-                mask = _masker(decision)
+                mask = _Mask(decision)
 
                 def heard(line: str) -> None:
                     started.set()
@@ -156,8 +155,23 @@ def _with_base(decision: Decision, address: str | None) -> Decision:
     return replace(decision, base_id=" ".join(ids) if len(ids) == len(bases) else "")
 
 
+class _Mask:
+    """Hides what nobody should read; made when there is something to read."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision = decision
+        self._mask: Callable[[str], str] | None = None
+
+    def __call__(self, text: str) -> str:
+        if self._mask is None:
+            self._mask = _masker(self._decision)
+        return self._mask(text)
+
+
 def _masker(decision: Decision) -> Callable[[str], str]:
     """Hides what a build may print and nobody should read: values named like secrets, and passwords of URLs."""
+    from ..secrets import Masker, secret_values  # while the builder is at work already
+
     recipe = decision.recipe
     masker = Masker([*secret_values(dict(os.environ)), *secret_values(dict(recipe.build_args))])
     with suppress(OSError, UnicodeDecodeError):

@@ -22,7 +22,7 @@ from . import daemon
 from .context import copy
 from .decide import BASE_LABEL, HASH_LABEL, Decision, cache_folder
 from .dockerfile import CODE, SECRET_ID, dockerfile
-from .recipes import tagged
+from .recipe import tagged
 
 TAIL_LINES = 20
 _SHOWN_LINES = 6

@@ -17,7 +17,7 @@ from . import daemon
 from .context import IGNORE, File, digests, files_of
 from .dockerfile import DEFINITION, dockerfile
 from .packages import Packages, packages_of
-from .recipes import Recipe, tagged
+from .recipe import Recipe, tagged
 
 Action = Literal["build", "reuse", "skip"]
 

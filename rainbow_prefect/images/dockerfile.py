@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from .packages import Packages
-from .recipes import Recipe
+from .recipe import Recipe
 
 USER_ID = 10001
 """The user and group that owns the code and runs it."""

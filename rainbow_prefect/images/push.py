@@ -19,7 +19,7 @@ from ..errors import Cancelled, RainbowError, RunError
 from ..secrets import Masker
 from . import daemon
 from .builder import run
-from .recipes import Recipe, tagged
+from .recipe import Recipe, tagged
 
 DOCKER_HUB = "https://index.docker.io/v1/"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,11 @@ from ..errors import CallError
 from ..plan import Plan
 from ..secrets import PLACEHOLDER
 from ..tasks.base import Task
+from .recipe import DEFAULT_PYTHON, Recipe, tagged
 
-DEFAULT_PYTHON = "3.11"
 DEFAULT_SPARK = "apache/spark:3.5.0-python3"
 
 _LOSSLESS = re.compile(r"[a-z0-9]+(?:(?:[_./]|__|-+)[a-z0-9]+)*")
-_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One image: `source` is the folder with its code as written, `folder` the same as a path; None: not ours to build."""
-
-    image: str
-    type: str = "python"
-    app: str = ""
-    source: str | None = None
-    folder: Path | None = None
-    base_image: str = f"python:{DEFAULT_PYTHON}-slim"
-    no_cache: bool = False
-    pip_conf: Path | None = None
-    build_cmd: tuple[str, ...] = ()
-    requirements: str | None = None
-    dockerfile: Path | None = None
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    platform: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    credentials: str | None = None
-    service: Mapping[str, Any] | None = None
-    kept_out: frozenset[str] = frozenset()
-    """The real paths of files that hold secrets: they never enter an image."""
-
-    @property
-    def bases(self) -> list[str]:
-        """The images it is built from."""
-        if self.dockerfile is None:
-            return [self.base_image]
-        try:
-            return _FROM.findall(self.dockerfile.read_text(errors="replace"))
-        except OSError:
-            return []
-
-
-def tagged(image: str) -> str:
-    """The name with its tag: `team/app` is `team/app:latest`."""
-    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
 
 
 def recipes(app: App, *, derived: Callable[[Task], bool] = lambda task: False) -> list[Recipe]:

@@ -14,7 +14,7 @@ import pytest
 
 from rainbow_prefect.check import check
 from rainbow_prefect.images.build import build, failure
-from rainbow_prefect.images.decide import Decision, decide
+from rainbow_prefect.images.decide import Decision, cache_folder, decide
 from rainbow_prefect.images.recipes import recipes
 from tests.conftest import Project
 
@@ -119,7 +119,10 @@ def test_only_what_changed_is_built(docker_engine: docker.DockerClient, project:
         ("build", "more/b.py changed, more/c.py is gone, more/e.py is new"),
     ]
     layers = docker_engine.images.get(f"{own}:2").attrs["RootFS"]["Layers"]
-    assert (layers[:-1], len(layers)) == (first[:-1], len(first))
+    assert (len(layers), layers[0]) == (len(first), first[0])
+    assert layers[-1] != first[-1]
+    logs = sorted((cache_folder() / "builds").glob(f"{own}_2-*.log"), key=lambda one: one.stat().st_mtime)
+    assert "CACHED" in logs[-1].read_text() or "Using cache" in logs[-1].read_text()
     (root / "rainbow.yml").write_text(text.replace("source: code", "source: code, labels: {a: b}, build_cmd: echo"))
     assert decided(root)[0].reason == "`labels`, `build_cmd` changed"
     assert [one.reason for one in decided(root, force=True)] == ["--no-cache"] * 2
