@@ -334,6 +334,8 @@ class Secrets:
             raise RunError(f"secret '{name}': the block {reference} can be read only while a pipeline runs")
         try:
             value = str(self._load_block(reference))
+        except RunError as error:
+            raise RunError(f"secret '{name}': {error}") from None
         except Exception as error:
             raise RunError(
                 f"secret '{name}': cannot read the Prefect block {reference} ({type(error).__name__}); "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RunError
+
 if TYPE_CHECKING:
     from ..executors.base import Executor
     from .executors import DockerExecutor, EcsExecutor, ExecutorBlock, KubernetesExecutor, ProcessExecutor
@@ -40,20 +42,32 @@ def secret(reference: str) -> str:
     """The value of the Prefect block `TYPE/NAME`: of a `secret`, an `aws-secret`, or any block that holds one value.
 
     Raises:
+        RunError: the block holds no such value, or what keeps it for the block says no.
         Exception: Prefect's own, e.g. ValueError when there is no such block.
     """
     from prefect.blocks.core import Block
 
     block: Any = Block.load(reference)
     if hasattr(block, "read_secret"):  # it is kept elsewhere, e.g. by AWS
-        value: Any = block.read_secret()
+        value: Any = _kept_elsewhere(block, reference)
     else:
         value = block.get() if hasattr(block, "get") else getattr(block, "value", None)
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if value is None:
-        raise ValueError(f"the block {reference} has no value")
+        raise RunError(
+            f"the Prefect block {reference} holds no single value; name a block of type secret or aws-secret"
+        )
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _kept_elsewhere(block: Any, reference: str) -> Any:
+    from ..executors._aws import reason
+
+    try:
+        return block.read_secret()
+    except Exception as error:  # of the library of whatever keeps it
+        raise RunError(f"the Prefect block {reference} cannot read its secret: {reason(error)}") from None
 
 
 def executor(reference: str, *, name: str | None = None) -> Executor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rainbow_prefect import blocks as blocks_of
 from rainbow_prefect.blocks import aws as aws_of_blocks
 from rainbow_prefect.errors import RunError
 from rainbow_prefect.secrets import Secret, Secrets
@@ -172,4 +173,31 @@ def test_block_that_is_not_there(project: Project, rainbow: Rainbow, aws: str, p
 
     assert done.json["tasks"][0]["message"].endswith(
         "secret 'api': cannot read the Prefect block aws-secret/none (ValueError); create it in the Prefect UI under Blocks"
+    )
+
+
+def test_block_that_cannot_read_its_secret(blocks: None) -> None:
+    secrets = Secrets([Secret(secret="api", block="aws-secret/api-block")], Path(), blocks_of.secret, environ={})
+
+    with pytest.raises(RunError) as told:
+        secrets.get("api")
+
+    assert str(told.value) == (
+        "secret 'api': the Prefect block aws-secret/api-block cannot read its secret: "
+        "ResourceNotFoundException: Secrets Manager can't find the specified secret."
+    )
+
+
+def test_block_with_more_than_one_value(prefect_api: str) -> None:
+    from prefect_docker import DockerRegistryCredentials
+
+    login = DockerRegistryCredentials(username="bob", password="hunter2", registry_url="127.0.0.1:1")  # type: ignore[arg-type]
+    login.save("many-values", overwrite=True)
+    reference = f"{DockerRegistryCredentials.get_block_type_slug()}/many-values"
+
+    with pytest.raises(RunError) as told:
+        Secrets([Secret(secret="hub", block=reference)], Path(), blocks_of.secret, environ={}).get("hub")
+
+    assert str(told.value) == (
+        f"secret 'hub': the Prefect block {reference} holds no single value; name a block of type secret or aws-secret"
     )
