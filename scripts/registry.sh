@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # An image registry on loopback, for tests that push.
 #
-#   scripts/registry.sh start DIR     start one that keeps its images in DIR, on a free port; print host:port
-#   scripts/registry.sh stop DIR      stop it; its images stay in DIR
+#   scripts/registry.sh start DIR [PID]   start one that keeps its images in DIR, on a free port; print host:port;
+#                                         it ends when the process PID does
+#   scripts/registry.sh stop DIR          stop it; its images stay in DIR
 #
 # The program is the machine's docker-registry, else Debian's, unpacked below .cache: no root, and no service.
 # Where neither is to be had it says what to install and exits with 3. An engine trusts 127.0.0.0/8 without TLS.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PATH="${PATH:-/bin}:/usr/local/bin:/usr/bin:/bin:$project/.venv/bin" HOME="${HOME:-/root}" LC_ALL=C
-command=${1:-} dir=${2:-}
-[[ $command =~ ^(start|stop)$ && -n $dir ]] || { echo "usage: scripts/registry.sh start|stop DIR" >&2; exit 2; }
+command=${1:-} dir=${2:-} parent=${3:-}
+[[ $command =~ ^(start|stop)$ && -n $dir ]] || { echo "usage: scripts/registry.sh start|stop DIR [PID]" >&2; exit 2; }
 cache=$project/.cache/registry
 
 give_up() { echo "registry.sh: $*" >&2; exit 3; }
@@ -47,8 +48,11 @@ storage: {filesystem: {rootdirectory: "$dir/images"}, delete: {enabled: true}}
 http: {addr: "127.0.0.1:$2"}
 END
     setsid nohup "$1" serve "$dir/config.yml" >>"$dir/log" 2>&1 </dev/null 9>&- &
-    echo $! >"$dir/pid"
-    local n
+    local pid=$! n
+    echo "$pid" >"$dir/pid"
+    if [[ -n $parent ]]; then
+        setsid nohup bash -c 'while kill -0 "$0" && kill -0 "$1"; do sleep 1; done; kill "$1"' "$parent" "$pid" >/dev/null 2>&1 </dev/null 9>&- &
+    fi
     for ((n = 0; n < 300; n++)); do
         answers "$2" && { echo "127.0.0.1:$2" >"$dir/address"; return; }
         lives || ((n < 5)) || return 1

@@ -218,7 +218,8 @@ def registry(docker_engine: docker.DockerClient) -> str:
     """host:port of an empty image registry of this session, on loopback, which asks for no name and password."""
     with once("registry-address") as address:
         if not address.exists():
-            address.write_text(script("registry.sh", "start", str(address.with_name("registry"))))
+            parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            address.write_text(script("registry.sh", "start", str(address.with_name("registry")), str(parent)))
         return address.read_text()
 
 

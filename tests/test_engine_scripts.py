@@ -98,6 +98,18 @@ def test_registry_starts_once_and_stops(docker_engine: docker.DockerClient, regi
     assert not (folder / "pid").exists()
 
 
+def test_registry_ends_with_the_process_it_is_for(docker_engine: docker.DockerClient, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as parent:
+        run("registry.sh", "start", tmp_path, str(parent.pid))
+        pid = int((tmp_path / "pid").read_text())
+        parent.kill()
+
+    until = time.monotonic() + 60
+    while (commands := Path(f"/proc/{pid}/cmdline")).exists() and commands.read_bytes() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not commands.exists() or not commands.read_bytes()
+
+
 def test_containers_of_dead_processes_end_with_the_session(
     docker_engine: docker.DockerClient, base_image: str, tmp_path: Path
 ) -> None:
