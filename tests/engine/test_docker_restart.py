@@ -74,8 +74,9 @@ class Engine:
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(120)
-        # The next dockerd takes a containerd that is just dying for one that runs, and waits for it in vain.
+        # The next dockerd would take a containerd that is just dying for one that runs, and wait for it in vain.
         assert wait_until(lambda: not any(one.info["name"] == "containerd" for one in self.processes()), 60)
+        (self.folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def processes(self) -> list[psutil.Process]:
         """All processes that work in its folder: containerd, its shims."""
