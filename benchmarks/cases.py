@@ -286,6 +286,11 @@ def _removed(*names: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["docker", "image", "rm", "--force", *names], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "image", "prune", "--force", "--filter", "label=rainbow.app=rebuild"],
+            capture_output=True,
+            check=False,
+        )
 
 
 def build_unchanged(bench: Bench) -> list[Row]:
