@@ -63,7 +63,11 @@ _SECTIONS = (
     ("Image", "Images", "Entries of the root `images`."),
     ("Volume", "Volumes", "Entries of the root `volumes`."),
     ("LocalFolder", "Local folders", "`local` of a volume."),
-    ("Secret", "Secrets", "Entries of the root `secrets`: exactly one of `env`, `local_path_file`, `block` and `aws_secret`."),
+    (
+        "Secret",
+        "Secrets",
+        "Entries of the root `secrets`: exactly one of `env`, `local_path_file`, `block` and `aws_secret`.",
+    ),
     ("Mount", "Mounts", "Entries of `mounts` of a task or service."),
     ("TaskSecret", "Secrets of a task", "Entries of `secrets` of a task or service."),
     ("Resources", "Resources", "`resources` of a service."),
