@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import Cancelled, RunError
 from . import daemon
-from .context import copy
+from .context import copy, ignored_in
 from .decide import BASE_LABEL, HASH_LABEL, Decision, cache_folder
 from .dockerfile import CODE, SECRET_ID, dockerfile
 from .recipe import tagged
@@ -139,9 +139,9 @@ def build(
         Cancelled: `stop` was set.
     """
     for number, client in enumerate(_clients()):
-        context = _context(decision, folder / str(number), client)
+        file, context = _context(decision, folder / str(number), client)
         steps = Steps(tell)
-        argv = _argv(decision, context, client, no_cache=no_cache)
+        argv = _argv(decision, file, context, client, no_cache=no_cache)
         status = run(argv, {**env, "DOCKER_BUILDKIT": str(int(client.buildkit))}, steps.take, write, stop)
         if status == 0:
             return
@@ -218,17 +218,22 @@ def _programs(path: str) -> tuple[str, ...]:
 # -- what it is given
 
 
-def _context(decision: Decision, folder: Path, client: Client) -> Path:
-    """The folder that the builder is given, with the Dockerfile beside it."""
+def _context(decision: Decision, folder: Path, client: Client) -> tuple[Path, Path]:
+    """The Dockerfile, and the folder that the builder is given: a copy of the source, or where it can be itself."""
     recipe, content = decision.recipe, decision.content
     folder.mkdir(mode=0o700)
-    context = folder / "context"
+    context, file = folder / "context", folder / "Dockerfile"
     text = content.dockerfile or ""
     if recipe.dockerfile is None:
         text = dockerfile(recipe, content.packages, buildkit=client.buildkit)
     elif recipe.pip_conf is not None and not client.buildkit:
         raise RunError("`pip_conf` with a Dockerfile of one's own needs BuildKit; install the plug-in docker-buildx")
-    (folder / "Dockerfile").write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    if client.buildkit and not content.made and recipe.folder is not None:
+        ignored = ignored_in(recipe.folder, content.files)
+        if ignored is not None:  # BuildKit looks for it beside the Dockerfile first
+            file.with_name("Dockerfile.dockerignore").write_text(ignored, encoding="utf-8")
+            return file, recipe.folder
     has_secret = recipe.pip_conf is not None and recipe.dockerfile is None and not client.buildkit
     copy(content.files, context / CODE if has_secret else context, content.made)
     if has_secret:
@@ -237,12 +242,12 @@ def _context(decision: Decision, folder: Path, client: Client) -> Path:
             shutil.copyfile(recipe.pip_conf, context / SECRET_ID)
         except OSError as error:
             raise RunError(f"`pip_conf`: {recipe.pip_conf} cannot be read: {error.strerror}") from error
-    return context
+    return file, context
 
 
-def _argv(decision: Decision, context: Path, client: Client, *, no_cache: bool) -> list[str]:
+def _argv(decision: Decision, file: Path, context: Path, client: Client, *, no_cache: bool) -> list[str]:
     recipe, content = decision.recipe, decision.content
-    argv = [client.program, "build", "--tag", tagged(recipe.image), "--file", str(context.parent / "Dockerfile")]
+    argv = [client.program, "build", "--tag", tagged(recipe.image), "--file", str(file)]
     argv += ["--progress=plain"] if client.buildkit else ["--force-rm"]
     if no_cache or recipe.no_cache:
         argv.append("--no-cache")

@@ -16,6 +16,8 @@ from ..executors._folders import SKIPPED, copy_file
 IGNORE = ".dockerignore"
 _NEVER = SKIPPED | {".ipynb_checkpoints", ".hypothesis", ".eggs", ".DS_Store", IGNORE}
 _CHUNK_BYTES = 1 << 20
+_MOST_NAMED = 200
+"""So many lines of a `.dockerignore` are quicker than a copy: the builder tries each on every file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,51 @@ def copy(files: Iterable[File], target: Path, made: Mapping[str, str]) -> None:
             (target / name).chmod(0o644)
     except OSError as error:
         raise RunError(f"the files for the image cannot be copied: {error}") from error
+
+
+def ignored_in(folder: Path, files: Collection[File]) -> str | None:
+    """The `.dockerignore` with which the source itself is the context: it names all that is not among the files.
+
+    None when a copy is needed: a link leads out of the source or must be another one, a file comes from elsewhere, or
+    too much would have to be named.
+    """
+    wanted = {one.path: one for one in files}
+    if any(one.real != f"{folder}/{one.path}" for one in files):
+        return None
+    parents = {parent for path in wanted for parent in _parents(path)}
+    lines: list[str] = []
+    try:
+        if not _name_others(str(folder), "", wanted, parents, lines):
+            return None
+    except OSError:
+        return None
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _parents(path: str) -> Iterator[str]:
+    end = path.rfind("/")
+    while end > 0:
+        yield path[:end]
+        end = path.rfind("/", 0, end)
+
+
+def _name_others(
+    folder: str, below: str, wanted: Mapping[str, File], parents: Collection[str], lines: list[str]
+) -> bool:
+    """Add a line for each entry that is not wanted; False when this source cannot be the context."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{below}{entry.name}"
+            if path in parents:
+                if entry.is_symlink() or not _name_others(entry.path, f"{path}/", wanted, parents, lines):
+                    return False
+            elif path not in wanted:
+                if "\n" in path or len(lines) >= _MOST_NAMED:
+                    return False
+                lines.append("/" + re.sub(r"([\\*?\[\]])", r"\\\1", path))
+            elif entry.is_symlink() and str(Path(entry.path).readlink()) != wanted[path].link:
+                return False
+    return True
 
 
 def _make_folders(folder: Path, made: set[Path]) -> None:

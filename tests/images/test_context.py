@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from rainbow_prefect.errors import RunError
-from rainbow_prefect.images.context import Ignored, copy, digests, files_of
+from rainbow_prefect.images.context import File, Ignored, copy, digests, files_of, ignored_in
 from tests.conftest import Project
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
 
 
 def paths(root: Path) -> list[str]:
@@ -150,3 +156,47 @@ def test_what_is_kept_out_is_never_among_them(tmp_path: Path) -> None:
     found = files_of(tmp_path, kept_out={str((tmp_path / "conf/key.txt").resolve())})
 
     assert [one.path for one in found] == ["a.py", "conf/other.txt"]
+
+
+def test_the_source_is_the_context_where_nothing_must_change(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", "sub/b.py", "sub/c.txt", ".git/config", "sub/__pycache__/b.pyc", "odd [x]*.txt", "e/.keep")
+    (tmp_path / ".dockerignore").write_text("*.txt\n**/*.txt\ne\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link.py").symlink_to("a.py")
+
+    ignored = ignored_in(tmp_path, files_of(tmp_path))
+
+    assert ignored is not None
+    assert sorted(ignored.splitlines()) == [
+        "/.dockerignore",
+        "/.git",
+        "/e",
+        "/empty",
+        r"/odd \[x\]\*.txt",
+        "/sub/__pycache__",
+        "/sub/c.txt",
+    ]
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "an absolute link"])
+def test_a_source_whose_links_must_change_is_copied(tmp_path: Path, what: str) -> None:
+    source, other = tmp_path / "source", tmp_path / "other"
+    write(source, "a.py")
+    write(other, "b.py")
+    aims = {"a file": other / "b.py", "a folder": other, "an absolute link": source / "a.py"}
+    (source / "link").symlink_to(aims[what])
+
+    assert ignored_in(source, files_of(source)) is None
+
+
+def test_a_source_with_very_much_to_leave_out_is_copied(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", *(f"{number}.txt" for number in range(201)))
+    (tmp_path / ".dockerignore").write_text("*.txt\n")
+
+    assert ignored_in(tmp_path, files_of(tmp_path)) is None
+
+
+def test_files_from_elsewhere_are_copied(tmp_path: Path) -> None:
+    write(tmp_path, "a.py")
+
+    assert ignored_in(tmp_path, [File("requirements.txt", str(tmp_path / "a.py"))]) is None
