@@ -221,6 +221,9 @@ def _class_of(kind: Any, data: Any) -> Any:
     found: Registry = kind.__metadata__[0]
     if isinstance(data, dict):
         name = data.get("type", found.default)
+        known = found.added(name) if isinstance(name, str) else None
+        if known is not None and known.__pydantic_complete__:
+            return known
         if isinstance(name, str) and name in found:
             try:
                 return found[name]

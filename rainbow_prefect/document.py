@@ -116,7 +116,7 @@ class Float(float):
 class Document:
     """One file as written: `shown` is its path as printed, relative to the searched folder; `digest` of its bytes.
 
-    `has_placeholders` is False only when there is certainly none.
+    `has_placeholders` is False only when there is certainly none, `has_open` when there is certainly none left open.
     """
 
     file: Path
@@ -124,6 +124,7 @@ class Document:
     data: Map
     digest: str
     has_placeholders: bool = True
+    has_open: bool = True
 
 
 def find(path: Path) -> list[Path]:
@@ -159,12 +160,20 @@ def read(file: Path, *, shown: str) -> tuple[Document | None, list[Problem]]:
     data, problems = parse(text, shown=shown)
     if data is None:
         return None, problems
-    return Document(file, shown, data, hashlib.sha256(raw).hexdigest(), _may_have_placeholders(text)), problems
+    digest = hashlib.sha256(raw).hexdigest()
+    return Document(file, shown, data, digest, _may_have_placeholders(text), _may_have_open(text)), problems
 
 
 def _may_have_placeholders(text: str) -> bool:
     # In double quotes `{` may be written `\\x7b`.
     return "{{" in text or "\\" in text
+
+
+_MAY_BE_OPEN = re.compile(r"""\{\{(?![^{}\n'"]*\}\})|\\""")
+
+
+def _may_have_open(text: str) -> bool:
+    return _MAY_BE_OPEN.search(text) is not None
 
 
 def parse(text: str, *, shown: str) -> tuple[Map | None, list[Problem]]:

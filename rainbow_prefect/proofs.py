@@ -404,6 +404,8 @@ class Proofs:
     def cycles(self, site: PipelineSite) -> None:
         """Tasks can be put in an order; each cycle is told once, at the reference that closes it."""
         tasks = [one for one in site.tasks if one.made is not None]
+        if _is_in_order(tasks):
+            return
         place = {one.made.task: number for number, one in enumerate(tasks)}
         if len(place) < len(tasks):
             return  # a name stands for two tasks: that is told, and which one is meant is not known
@@ -608,6 +610,22 @@ class Proofs:
                 continue  # told already, or it may be an echo of that
             keys = (*site.keys, *flaw.keys)
             self.tell(keys, flaw.message, flaw.hint, severity=flaw.severity, on_key=flaw.on_key)
+
+
+def _is_in_order(tasks: Sequence[Site]) -> bool:
+    """Whether each task needs earlier ones only, as in most pipelines, which is quick to see."""
+    earlier: set[str] = set()
+    for site in tasks:
+        made: Task = site.made
+        if made.depends_on is not None or site.wrong or made.task in earlier:
+            return False
+        if isinstance(made.input, str) and made.input.startswith("task:"):
+            if made.input[5:].strip() not in earlier:
+                return False
+        elif made.input_type == "task" and (not isinstance(made.input_path, str) or made.input_path not in earlier):
+            return False
+        earlier.add(made.task)
+    return True
 
 
 def across(built: Sequence[Built]) -> Iterator[Problem]:

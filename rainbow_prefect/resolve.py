@@ -138,7 +138,7 @@ def resolve(documents: Iterable[Document], *, lookup: Lookup = environment) -> t
     files = _Files(documents, lookup, problems)
     resolved = []
     with without_gc():
-        problems += [one for document in documents if document.has_placeholders for one in _unclosed(document.data)]
+        problems += [one for document in documents if document.has_open for one in _unclosed(document.data)]
         for one in files.apps():
             chain = files.chain(one)
             if chain is not None:
@@ -450,6 +450,8 @@ def _without_x(item: Any) -> Any:
     """A mapping without its `x-` keys, which are free for the writer, and without its empty sections."""
     if not isinstance(item, Map):
         return item
+    if None not in item.values() and "x-" not in " ".join(item):
+        return item  # as most are
     free = [key for key, value in item.items() if key[:2] == "x-" or (value is None and key in SECTIONS_BELOW)]
     return _without(item, free) if free else item
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+\Z")
+_NAME_CHARACTERS = 200
 
 
 class Config(BaseModel):
@@ -22,9 +23,10 @@ def wrong(message: str, *, hint: str = "", at: str = "") -> PydanticCustomError:
     return PydanticCustomError("rainbow", "{text}", {"text": message, "hint": hint, "at": at})
 
 
-def _name(value: str) -> str:
-    if NAME_PATTERN.match(value):
-        return value
+def _name(value: Any) -> Any:
+    value = _text(value)
+    if not isinstance(value, str) or NAME_PATTERN.match(value) or not 0 < len(value) <= _NAME_CHARACTERS:
+        return value  # what is no text, empty or too long is told by pydantic
     raise wrong(f"'{value}' is not a valid name", hint="use letters, digits, '-' and '_' only")
 
 
@@ -100,9 +102,8 @@ def kind_of(value: Any) -> str:
 
 Name = Annotated[
     str,
-    Field(min_length=1, max_length=200, json_schema_extra={"pattern": "^[A-Za-z0-9_-]+$"}),
-    AfterValidator(_name),
-    BeforeValidator(_text),
+    Field(min_length=1, max_length=_NAME_CHARACTERS, json_schema_extra={"pattern": "^[A-Za-z0-9_-]+$"}),
+    BeforeValidator(_name),
 ]
 """A name of a pipeline, task, service ...: letters, digits, `-` and `_`."""
 

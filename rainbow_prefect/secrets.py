@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import itertools
 import json
 import os
@@ -502,6 +501,8 @@ def _named_parts(value: str) -> Iterator[str]:
 
 
 def _spellings(value: str) -> Iterator[str]:
+    import html
+
     yield value
     for as_ascii in (True, False):
         escaped = json.dumps(value, ensure_ascii=as_ascii)[1:-1]
