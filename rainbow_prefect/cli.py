@@ -29,7 +29,7 @@ COMMANDS = {
     "runs": "List the latest runs.",
     "logs": "Print the logs of a run.",
     "cancel": "Stop a run and everything it started.",
-    "gc": "Remove containers that no run needs any more.",
+    "gc": "Remove what no run needs any more.",
     "server": "Keep a local Prefect server with its UI in the background.",
     "completion": "Print the completion script for a shell.",
 }

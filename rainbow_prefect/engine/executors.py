@@ -18,11 +18,16 @@ def executors_of(plan: Plan, secrets: Secrets) -> dict[str, Executor]:
     made: dict[str, Executor] = {}
     for step in plan.steps:
         if step.executor_name not in made:
-            made[step.executor_name] = _ready(step.executor, secrets)
+            made[step.executor_name] = ready(step.executor, secrets)
     return {step.name: made[step.executor_name] for step in plan.steps}
 
 
-def _ready(executor: Executor, secrets: Secrets) -> Executor:
+def ready(executor: Executor, secrets: Secrets) -> Executor:
+    """One executor as a run uses it.
+
+    Raises:
+        CallError, RunError: as in `executors_of`.
+    """
     if isinstance(executor, BlockReference):
         from ..blocks import executor as saved
 
@@ -33,5 +38,5 @@ def _ready(executor: Executor, secrets: Secrets) -> Executor:
         from ..blocks import docker_host
 
         executor = executor.model_copy(update={"host": docker_host(host.removeprefix("block:"))})
-    ready: Executor = secrets.render(executor)
-    return ready
+    made: Executor = secrets.render(executor)
+    return made

@@ -124,20 +124,28 @@ def stop(clients: Clients, cluster: str, arn: str, reason: str) -> None:
             raise _aws.failed(f"the task {arn.rpartition('/')[2]} cannot be stopped", error, _hint(error)) from None
 
 
-def deregister_all(clients: Clients) -> list[str]:
-    """Deregister the definitions that were made here; their families."""
-    with _told("task definitions cannot be deregistered"):
+def made_definitions(clients: Clients) -> list[dict[str, Any]]:
+    """The active definitions that were registered for slices, which their tag tells.
+
+    Raises:
+        TaskFailed: AWS says no.
+    """
+    found = []
+    with _told("the task definitions cannot be listed"):
         pages = clients.ecs.get_paginator("list_task_definitions").paginate(status="ACTIVE")
-        found = [arn for page in pages for arn in page["taskDefinitionArns"]]
-        gone = []
-        for arn in found:
-            family = arn.rpartition("/")[2].partition(":")[0]
-            if family.startswith(_ecs_definition.FAMILY):
-                clients.ecs.deregister_task_definition(taskDefinition=arn)
-                gone.append(family)
-    with _lock:
-        _known.clear()
-    return gone
+        for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+            if arn.rpartition("/")[2].startswith(_ecs_definition.FAMILY):
+                answer = clients.ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"])
+                if _MADE in answer.get("tags", ()):
+                    found.append(answer["taskDefinition"])
+    return found
+
+
+def deregister(clients: Clients, arn: str) -> None:
+    """Deregister a definition. Raises TaskFailed when AWS says no."""
+    with _told(f"the task definition {arn.rpartition('/')[2]} cannot be deregistered"):
+        clients.ecs.deregister_task_definition(taskDefinition=arn)
+    _forget(clients, arn.rpartition("/")[2].partition(":")[0])
 
 
 def started_by(run_id: str) -> str:
@@ -152,6 +160,7 @@ _lock = threading.Lock()
 _known: dict[tuple[int, str], Any] = {}
 _bases: dict[tuple[int, str, str], tuple[Any, Mapping[str, Any]]] = {}
 _BASES = 32
+_MADE = {"key": "rainbow.made", "value": "yes"}
 
 
 def _registered(executor: Ecs, clients: Clients, remote: Remote) -> dict[str, Any]:
@@ -164,10 +173,14 @@ def _registered(executor: Ecs, clients: Clients, remote: Remote) -> dict[str, An
             _ensure_log_group(executor, clients)
             if not _is_active(clients, made["family"]):
                 with _told("the task definition cannot be registered", "correct `task_definition` of the executor"):
-                    tags = [{"key": "rainbow.made", "value": "yes"}]
-                    clients.ecs.register_task_definition(**made, tags=tags)
+                    clients.ecs.register_task_definition(**made, tags=[_MADE])
             _known[key] = clients.ecs  # keeps the client, so that its id stays its own
     return made
+
+
+def _forget(clients: Clients, family: str) -> None:
+    with _lock:
+        _known.pop((id(clients.ecs), family), None)
 
 
 def _base(clients: Clients, name: Any, run_id: str) -> Mapping[str, Any] | None:
@@ -222,7 +235,7 @@ def _started(executor: Ecs, clients: Clients, remote: Remote, family: str, begun
     from botocore.exceptions import BotoCoreError, ClientError
 
     run, request = remote.run, _request(executor, remote, family)
-    is_told, delay = False, 1.0
+    is_told, is_again, delay = False, False, 1.0
     while True:
         reason = detail = ""
         try:
@@ -235,6 +248,11 @@ def _started(executor: Ecs, clients: Clients, remote: Remote, family: str, begun
                 raise TaskFailed(_ecs_failures.not_started(reason, detail, executor.cluster, 0))
         except ClientError as error:
             reason = _aws.reason(error)
+            if _is_deregistered(error) and not is_again:
+                is_again = True
+                _forget(clients, family)
+                _registered(executor, clients, remote)
+                continue
             if _aws.code(error) not in _THROTTLED and not _ecs_failures.is_passing(reason):
                 raise _aws.failed("the task cannot be started", error, _hint(error)) from None
         except BotoCoreError as error:
@@ -251,6 +269,11 @@ def _started(executor: Ecs, clients: Clients, remote: Remote, family: str, begun
         if _is_stopped(run):
             raise _stopped(run, time.monotonic() - begun)
         delay = min(15.0, delay * 1.6)
+
+
+def _is_deregistered(error: Exception) -> bool:
+    """Whether somebody deregistered the definition since this process registered it."""
+    return _aws.code(error) == "ClientException" and "definition" in _aws.reason(error).lower()
 
 
 def _request(executor: Ecs, remote: Remote, family: str) -> dict[str, Any]:

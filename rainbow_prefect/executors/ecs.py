@@ -184,12 +184,30 @@ def remove(executor: Ecs, orphan: Orphan) -> None:
     _ecs_task.stop(executor.aws(), orphan.cluster, orphan.name, "rainbow: gc")
 
 
-def deregister(executor: Ecs) -> list[str]:
-    """Deregister all task definitions that were made for slices; the families that are gone now.
+@dataclass(frozen=True)
+class Definition:
+    """A task definition that was made for slices: `created` is its time in UTC."""
+
+    name: str
+    created: str
+
+
+def definitions(executor: Ecs) -> list[Definition]:
+    """The active task definitions of the region that were made for slices.
+
+    Raises:
+        RunError: AWS cannot be asked.
+    """
+    found = _ecs_task.made_definitions(executor.aws())
+    return [Definition(one["taskDefinitionArn"], str(one.get("registeredAt", ""))) for one in found]
+
+
+def deregister(executor: Ecs, definition: Definition) -> None:
+    """Deregister a task definition.
 
     A run that is under way keeps the tasks that have started; its next ones register what they need again.
 
     Raises:
         RunError: AWS says no.
     """
-    return _ecs_task.deregister_all(executor.aws())
+    _ecs_task.deregister(executor.aws(), definition.name)

@@ -533,6 +533,7 @@ class Orphan:
     task: str
     created: str
     is_running: bool
+    has_failed: bool
 
 
 def orphans(executor: Kubernetes, root: Path) -> list[Orphan]:
@@ -559,6 +560,7 @@ def _orphan(job: Mapping[str, Any]) -> Orphan:
         task=labels.get("rainbow.task", ""),
         created=metadata.get("creationTimestamp", ""),
         is_running=bool((job.get("status") or {}).get("active")),
+        has_failed=_has_failed(job),
     )
 
 

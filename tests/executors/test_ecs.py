@@ -436,8 +436,16 @@ def test_no_room_is_told(bench: Bench, executor: Ecs, stub: Stub, failure: dict[
     assert error.message == message
 
 
+def deregister_all(executor: Ecs) -> list[str]:
+    """The families of the definitions that are gone now."""
+    found = ecs.definitions(executor)
+    for one in found:
+        ecs.deregister(executor, one)
+    return [one.name.rpartition("/")[2].partition(":")[0] for one in found]
+
+
 def test_throttled_calls_are_made_again(bench: Bench, executor: Ecs, stub: Stub) -> None:
-    ecs.deregister(executor)
+    deregister_all(executor)
     stub.errors = {
         name: [("ThrottlingException", "Rate exceeded")]
         for name in ("RegisterTaskDefinition", "RunTask", "DescribeTasks", "GetLogEvents")
@@ -557,13 +565,47 @@ def test_orphans_are_found_and_removed(bench: Bench, executor: Ecs, stub: Stub) 
 
 
 def test_definitions_are_deregistered(bench: Bench, executor: Ecs, stub: Stub) -> None:
-    ecs.deregister(executor)
+    deregister_all(executor)
     bench("true")
 
-    gone = ecs.deregister(executor)
+    gone = deregister_all(executor)
 
     assert [one.startswith("rainbow-") for one in gone] == [True]
-    assert ecs.deregister(executor) == []
+    assert ecs.definitions(executor) == []
+
+
+def test_a_definition_that_is_not_tagged_as_ours_is_left(executor: Ecs) -> None:
+    deregister_all(executor)
+    client = executor.aws().ecs
+    made = client.register_task_definition(
+        family="rainbow-of-somebody", containerDefinitions=[{"name": "task", "image": "a", "memory": 128}]
+    )
+
+    assert ecs.definitions(executor) == []
+    client.deregister_task_definition(taskDefinition=made["taskDefinition"]["taskDefinitionArn"])
+
+
+@pytest.mark.parametrize("reason", ["TaskDefinition is inactive", "TaskDefinition not found."])
+def test_a_definition_that_was_deregistered_meanwhile_is_registered_again(
+    bench: Bench, executor: Ecs, stub: Stub, reason: str
+) -> None:
+    bench("true")
+    for one in ecs.definitions(executor):  # as another process does it
+        executor.aws().ecs.deregister_task_definition(taskDefinition=one.name)
+    stub.errors = {"RunTask": [("ClientException", reason)]}
+
+    bench("echo done")
+
+    assert bench.lines == ["done"]
+    assert len(ecs.definitions(executor)) == 1
+
+
+def test_a_definition_that_stays_away_is_told(bench: Bench, stub: Stub) -> None:
+    stub.errors = {"RunTask": [("ClientException", "TaskDefinition is inactive")] * 2}
+
+    error = bench.failure("true")
+
+    assert error.message == "the task cannot be started: ClientException: TaskDefinition is inactive"
 
 
 def test_a_definition_of_the_user_is_kept_around_ours(executor: Ecs) -> None:
