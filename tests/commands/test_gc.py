@@ -360,6 +360,24 @@ def test_a_block_that_is_not_there_is_told(call: Call, project: Project, make: A
     )
 
 
+def test_secrets_are_put_into_the_fields(
+    call: Call, project: Project, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = CLUSTER.replace("../kubeconfig", "'{{secret.place}}'") + "    secrets: [{secret: place, env: GC_PLACE}]\n"
+    folder = project({"rainbow.yml": text})
+    old = job(days=2)
+
+    assert call("gc", folder, "--json", code=1).json["problems"] == [
+        "executor 'far': secret 'place': the environment variable GC_PLACE is not set; set it before the run"
+    ]
+    monkeypatch.setenv("GC_PLACE", "../nowhere-to-tell")
+    (line,) = call("gc", folder, code=1).err.splitlines()
+    assert line.startswith("Error: executor 'far': no Kubernetes cluster can be used: the kubeconfig ")
+    assert "nowhere-to-tell" not in line
+    monkeypatch.setenv("GC_PLACE", "../kubeconfig")
+    assert removed(call, folder)[old] == "its run is not known to the Prefect server"
+
+
 # -- engines
 
 
