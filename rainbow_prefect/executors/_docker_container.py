@@ -373,8 +373,10 @@ class Slice:
         path = self.output_path
         assert path is not None
         for _ in range(_LINKS):
-            chunks = self._archive(container, path, shown)
-            with tarfile.open(fileobj=cast(IO[bytes], _Chunks(chunks)), mode="r|") as archive:
+            with (
+                self._archive(container, path, shown) as chunks,
+                tarfile.open(fileobj=cast(IO[bytes], _Chunks(chunks)), mode="r|") as archive,
+            ):
                 member = archive.next()
                 if member is None:
                     raise self._missing(shown)
@@ -388,19 +390,27 @@ class Slice:
             path = aim
         raise TaskFailed(f"{shown} is a link to itself; write the file itself")
 
-    def _archive(self, container: str, path: PurePosixPath, shown: str) -> Iterator[bytes]:
+    @contextlib.contextmanager
+    def _archive(self, container: str, path: PurePosixPath, shown: str) -> Iterator[Iterator[bytes]]:
+        """The chunks of the tar file that the engine makes of a path.
+
+        The engine holds the container until all is read or the connection is closed: it could not even be removed.
+        """
         from docker.errors import APIError, NotFound
 
         with self.engine.told(f"{shown} cannot be copied out of the container"):
             try:
-                chunks, _ = self.engine.api.get_archive(container, str(path), chunk_size=1 << 20)
+                response = self.engine.archive(container, str(path))
             except NotFound:
                 raise self._missing(shown) from None
             except APIError as error:
                 if "too many links" not in str(error):
                     raise
                 raise TaskFailed(f"{shown} is a link to itself; write the file itself") from None
-        return cast(Iterator[bytes], chunks)
+        try:
+            yield response.iter_content(1 << 20)
+        finally:
+            response.close()
 
     def _member(
         self, container: str, archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, shown: str

@@ -141,6 +141,25 @@ class Engine:
         except (requests.exceptions.RequestException, DockerException, ConnectionError, TimeoutError) as error:
             raise self.away(error) from error
 
+    def archive(self, container: str, path: str) -> Any:
+        """The response with the tar file of a path in a container; the caller closes it.
+
+        Raises:
+            docker.errors.NotFound: there is no such path.
+            docker.errors.APIError: anything else that the engine says.
+        """
+        import requests
+        from docker.errors import create_api_error_from_http_exception
+
+        url = f"{self.api.base_url}/v{self.api.api_version}/containers/{container}/archive"
+        response = self.api.get(url, params={"path": path}, stream=True, timeout=self.api.timeout)
+        try:
+            response.raise_for_status()
+        except requests.exceptions.HTTPError as error:
+            with contextlib.closing(response):
+                create_api_error_from_http_exception(error)
+        return response
+
     # -- images
 
     def image(self, reference: str, run: Run, *, pull_policy: str) -> ImageFacts:
