@@ -128,7 +128,7 @@ def _call(words: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return _INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # what click makes of a broken pipe, here the only thing it exits for
         _forget_stdout()
         return 0
     except OSError as error:

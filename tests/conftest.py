@@ -37,6 +37,9 @@ _FOREIGN = ("PREFECT_", "RAINBOW_", "AWS_", "LIMINAL_")
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # Started in the background or by nohup, the tests would hand on that these are ignored, and nothing could be ended.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         return
     for name in list(os.environ):

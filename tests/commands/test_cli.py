@@ -164,8 +164,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main([])
 
 
-def test_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -m rainbow_prefect schema | head -c 10"
+@pytest.mark.parametrize("reader", ["head -c 10", "true"])
+def test_reader_that_goes_away_is_no_error(reader: str) -> None:
+    command = f"{sys.executable} -m rainbow_prefect schema | {reader}"
 
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
 

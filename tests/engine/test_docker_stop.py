@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -258,10 +259,14 @@ def test_kill_9_of_a_worker_leaves_nothing(world: World, worker: Any) -> None:
     assert world.state(run_id) == "Completed"
 
 
-def test_kill_9_of_a_worker_with_all_its_processes_leaves_nothing(world: World, worker: Any) -> None:
+def test_kill_9_of_a_worker_and_its_flow_run_leaves_nothing(world: World, worker: Any) -> None:
+    """The flow run is a process with a session of its own."""
     run_id = world.begun()
+    flows = [one for one in psutil.Process(worker.pid).children(recursive=True) if "prefect.engine" in one.cmdline()]
+    assert len(flows) == 1
 
-    os.killpg(worker.pid, signal.SIGKILL)
+    worker.kill()
+    flows[0].kill()
 
     assert world.is_clean(90)
     assert world.state(run_id) == "Crashed"
