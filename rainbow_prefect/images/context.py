@@ -166,7 +166,7 @@ def _name_others(
                 if entry.is_symlink() or not _name_others(entry.path, f"{path}/", wanted, parents, lines):
                     return False
             elif path not in wanted:
-                if "\n" in path or len(lines) >= _MOST_NAMED:
+                if not path.isprintable() or path != path.strip() or len(lines) >= _MOST_NAMED:
                     return False
                 lines.append("/" + re.sub(r"([\\*?\[\]])", r"\\\1", path))
             elif entry.is_symlink() and str(Path(entry.path).readlink()) != wanted[path].link:

@@ -196,6 +196,15 @@ def test_a_source_with_very_much_to_leave_out_is_copied(tmp_path: Path) -> None:
     assert ignored_in(tmp_path, files_of(tmp_path)) is None
 
 
+@pytest.mark.parametrize("name", ["line\nbreak.pyc", "space .pyc ", "byte\udcff.pyc"])
+def test_a_source_with_a_name_that_cannot_be_written_is_copied(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "a.py")
+    (tmp_path / name).write_text("")
+    (tmp_path / ".dockerignore").write_text("*.pyc*\n")
+
+    assert ignored_in(tmp_path, files_of(tmp_path)) is None
+
+
 def test_files_from_elsewhere_are_copied(tmp_path: Path) -> None:
     write(tmp_path, "a.py")
 
