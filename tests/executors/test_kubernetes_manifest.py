@@ -20,6 +20,7 @@ from rainbow_prefect.executors import _kubernetes_manifest as manifest
 from rainbow_prefect.executors.kubernetes import Kubernetes, Resources
 from rainbow_prefect.run import Command, FileMount, Large, Run
 from rainbow_prefect.secrets import Secret, Secrets
+from tests.conftest import ROOT
 
 from .contract import Bench
 from .kubernetes_api import Api, Json
@@ -609,3 +610,9 @@ pipelines:
     assert container(job)["resources"] == {"requests": {"memory": "128Mi"}}
     assert container(job)["image"] == "i"
     assert "AKIAFAKE" not in json.dumps(job)
+
+
+def test_the_role_of_the_docs_is_among_the_deployments() -> None:
+    written = (ROOT / "deployments/kubernetes/role.yaml").read_text().partition("\n")[2]
+
+    assert f"```yaml\n{written}```" in (ROOT / "docs/kubernetes.md").read_text()
