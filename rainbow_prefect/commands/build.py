@@ -121,21 +121,14 @@ class _InImages:
 
 
 def _chosen(recipes: list[Recipe], name: str | None) -> list[Recipe]:
-    from ..images.recipe import tagged
+    from ..images.recipe import tagged, with_bases
 
     if name is None:
         return recipes
-    by_name = {tagged(one.image): one for one in recipes}
-    if tagged(name) not in by_name:
+    if tagged(name) not in {tagged(one.image) for one in recipes}:
         hint = near(name, [one.image for one in recipes])
         raise CallError(f"there is no image '{name}'{f'; {hint}' if hint else ''}")
-    wanted, look = set(), [tagged(name)]
-    while look:
-        one = look.pop()
-        if one in by_name and one not in wanted:
-            wanted.add(one)
-            look += map(tagged, by_name[one].bases)
-    return [one for key, one in by_name.items() if key in wanted]
+    return with_bases(recipes, [name])
 
 
 # -- while it builds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,3 +50,16 @@ class Recipe:
 def tagged(image: str) -> str:
     """The name with its tag: `team/app` is `team/app:latest`."""
     return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+def with_bases(recipes: Sequence[Recipe], images: Iterable[str]) -> list[Recipe]:
+    """The recipes of these images and of those they are built from, in the order of `recipes`; unknown ones are left out."""
+    by_name = {tagged(one.image): one for one in recipes}
+    wanted: set[str] = set()
+    waiting = [tagged(image) for image in images]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in wanted:
+            wanted.add(name)
+            waiting += map(tagged, by_name[name].bases)
+    return [one for name, one in by_name.items() if name in wanted]

@@ -14,7 +14,7 @@ from ..errors import CallError
 from ..plan import Plan
 from ..secrets import PLACEHOLDER
 from ..tasks.base import Task
-from .recipe import DEFAULT_PYTHON, Recipe, tagged
+from .recipe import DEFAULT_PYTHON, Recipe, tagged, with_bases
 
 DEFAULT_SPARK = "apache/spark:3.5.0-python3"
 
@@ -59,15 +59,7 @@ def needed(plan: Plan, in_image: Callable[[Task], bool]) -> list[Recipe]:
         return []
     names = {task.task for task in tasks}
     every = [one for one in recipes(plan.app, derived=lambda task: task.task in names) if one.folder is not None]
-    by_name = {tagged(one.image): one for one in every}
-    wanted: set[str] = set()
-    look = [tagged(image) for task in tasks if (image := image_of(plan.app, task)) is not None]
-    while look:
-        name = look.pop()
-        if name in by_name and name not in wanted:
-            wanted.add(name)
-            look += map(tagged, by_name[name].bases)
-    return [one for name, one in by_name.items() if name in wanted]
+    return with_bases(every, [image for task in tasks if (image := image_of(plan.app, task)) is not None])
 
 
 def image_of(app: App, task: Task) -> str | None:
