@@ -139,7 +139,7 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def once(name: str) -> Iterator[Path]:
-    """Let one worker of this session at a time in; it gives the file that tells the others what the first one made."""
+    """Let one worker of pytest at a time in; it gives the file that tells the others what the first one made."""
     home = Path(os.environ[HOME])
     with (home / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -178,7 +178,7 @@ def docker_engine() -> Iterator[docker.DockerClient]:
 
 
 def remove_containers(since: float, of: str = "rainbow.flow-run") -> None:
-    """Remove the containers that this session left: made since then, by a process that is gone, not kept on purpose."""
+    """Remove the containers that this run of the tests left: made since then, by a process that is gone, not kept on purpose."""
     import docker
     import docker.errors
 
@@ -218,7 +218,7 @@ def base_image(docker_engine: docker.DockerClient) -> str:
 
 @pytest.fixture(scope="session")
 def registry(docker_engine: docker.DockerClient) -> str:
-    """host:port of an empty image registry of this session, on loopback, which asks for no name and password."""
+    """host:port of an empty image registry of this run of the tests, on loopback, which asks for no name and password."""
     with once("registry-address") as address:
         if not address.exists():
             parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()

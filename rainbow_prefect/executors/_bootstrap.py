@@ -235,7 +235,7 @@ def argv_of(parcel: "dict[str, Any]", folder: str, result: str, failure: str) ->
 
 
 def execute(argv: "list[str]", env: "dict[str, str]", until: float) -> int:
-    """Run it in a session of its own, taking care of orphans; its status, negative for a signal; `until` is a time."""
+    """Run it in a process group of its own, taking care of orphans; its status, negative for a signal; `until` is a time."""
     sys.stdout.flush()
     child = subprocess.Popen(
         argv, env=env, start_new_session=True, stderr=subprocess.STDOUT

@@ -260,7 +260,7 @@ def test_kill_9_of_a_worker_leaves_nothing(world: World, worker: Any) -> None:
 
 
 def test_kill_9_of_a_worker_and_its_flow_run_leaves_nothing(world: World, worker: Any) -> None:
-    """The flow run is a process with a session of its own."""
+    """The flow run is a process in a process group of its own."""
     run_id = world.begun()
     flows = [one for one in psutil.Process(worker.pid).children(recursive=True) if "prefect.engine" in one.cmdline()]
     assert len(flows) == 1
