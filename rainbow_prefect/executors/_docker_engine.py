@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 TIMEOUT_SECONDS = 120
 """For one answer of the engine; creating and removing take long on a busy machine."""
+REMOVAL_SECONDS = 60.0
+"""How long the removal of a container by another is waited for."""
+REMOVAL_LOOK_SECONDS = 0.1
 POOL = 64
 FLOW_RUN = "rainbow.flow-run"
 OWNER = "rainbow.owner"
@@ -274,19 +277,26 @@ class Engine:
     def remove(self, container: str) -> None:
         """End and remove a container with its anonymous volumes; one that is gone already is fine.
 
+        When another asked for the same a moment before, this waits until it is gone.
+
         Raises:
             TaskFailed: the engine did not do it.
         """
         from docker.errors import APIError, NotFound
 
+        until = time.monotonic() + REMOVAL_SECONDS
         with self.told(f"the container {container[:12]} could not be removed"):
-            try:
-                self.api.remove_container(container, force=True, v=True)
-            except NotFound:
-                return
-            except APIError as error:
-                if "already in progress" not in explained(error):
-                    raise
+            while True:
+                try:
+                    self.api.remove_container(container, force=True, v=True)
+                except NotFound:
+                    return
+                except APIError as error:
+                    if "already in progress" not in explained(error) or time.monotonic() > until:
+                        raise
+                    time.sleep(REMOVAL_LOOK_SECONDS)
+                else:
+                    return
 
     def forget(self, run_id: str) -> None:
         """What was known for this run only."""

@@ -533,13 +533,21 @@ class ExecutorContract:
 
     def test_clean_ends_what_runs(self, bench: Bench) -> None:
         run = bench.run()
-        threading.Timer(0.5, bench.executor.clean, args=[run.run_id]).start()
-        begun = time.monotonic()
+        begun: list[float] = []
 
+        def clean() -> None:
+            wait_until(lambda: bool(bench.lines), 60)
+            begun.append(time.monotonic())
+            bench.executor.clean(run.run_id)
+
+        thread = threading.Thread(target=clean)
+        thread.start()
         with pytest.raises(TaskFailed):
-            bench("sleep 60", run)
+            bench("echo begun; sleep 60", run)
+        ended = time.monotonic()
+        thread.join()
 
-        assert time.monotonic() - begun < 10
+        assert ended - begun[0] < 20
 
     # -- files
 

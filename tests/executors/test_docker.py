@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rainbow_prefect.errors import Cancelled
-from rainbow_prefect.executors._docker_engine import OWNER
+from rainbow_prefect.executors._docker_engine import OWNER, engine
 from rainbow_prefect.executors._docker_limits import size_bytes
 from rainbow_prefect.executors._docker_stream import Frames
 from rainbow_prefect.executors._docker_watch import owner
@@ -512,6 +512,27 @@ def test_a_container_that_is_removed_by_others_is_told(bench: Bench, docker_engi
     assert error.message.startswith(
         ("its container was removed while it ran (", "exit status 137 (ended by SIGKILL): begun")
     )
+
+
+def test_a_removal_that_another_began_is_waited_for(docker_engine: Any, base_image: str) -> None:
+    many = "import os; os.mkdir('/many'); [open(f'/many/{n}', 'w').close() for n in range(20_000)]; print('made')"
+    one = docker_engine.containers.run(
+        base_image, ["python", "-uc", f"{many}; import time; time.sleep(60)"], detach=True
+    )
+    wait_until(lambda: b"made" in one.logs(), 60)
+    seen: list[bool] = []
+
+    def remove() -> None:
+        engine(None).remove(one.id)
+        seen.append(bool(docker_engine.containers.list(all=True, filters={"id": one.id})))
+
+    threads = [threading.Thread(target=remove) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert seen == [False] * 3
 
 
 def test_a_signal_is_told(bench: Bench) -> None:
