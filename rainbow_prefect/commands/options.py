@@ -116,16 +116,21 @@ def quiet_prefect() -> None:
     Raises:
         CallError: Prefect does not start with its settings.
     """
+    import gc
     import logging
 
     from pydantic import ValidationError
 
+    gc.disable()  # what is imported lives until the end: looking through it for garbage would take a sixth of the time
     try:
         import prefect.main  # noqa: F401  sets its logging up
     except ValidationError as error:
         told = [one for one in error.errors() if one["type"] != "default_factory_not_called"]  # an echo of the others
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in told)
         raise CallError(f"a setting of Prefect cannot be used: {wrong}; correct the variable or the profile") from error
+    finally:
+        gc.freeze()
+        gc.enable()
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for name in ("", "prefect", *logging.Logger.manager.loggerDict):
