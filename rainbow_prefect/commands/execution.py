@@ -215,7 +215,7 @@ def _lines(report: Report) -> Iterator[str]:
     for line, task in zip(table([_row(one) for one in report.tasks]), report.tasks, strict=True):
         yield _coloured(line, task.state)
     for task in report.tasks:
-        if task.state == "failed":
+        if task.state == "failed" or (task.state == "completed" and len(task.partitions) > 1):
             yield from map(harmless, _why(task))
     yield ""
     why = f": {report.message}" if report.message and report.state not in ("completed", "failed") else ""

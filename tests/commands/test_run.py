@@ -138,6 +138,27 @@ def test_run_that_fails_tells_the_slices_and_their_input_and_how_to_go_on(call: 
     ]
 
 
+def test_run_that_goes_on_tells_the_slices_that_failed_too(call: Call, project: Project) -> None:
+    text = BROKEN.replace("split_input: true", "split_input: true\n      on_failure: continue").rpartition(
+        "    - {task: mend"
+    )[0]
+
+    done = call("run", project({"rainbow.yml": text}))
+
+    assert lines(done.out) == [
+        "",
+        "✓ add  completed  N s  1 of 3 slices did not complete",
+        "✓ report  completed  N s",
+        "",
+        "add[2] failed: exit status 3: no such customer",
+        "  its input: [3]",
+        "",
+        "sales completed in N s",
+        "run  X",
+        "next  rainbow logs ID",
+    ]
+
+
 def test_quiet_shows_the_end_only(call: Call, project: Project) -> None:
     done = call("run", project({"rainbow.yml": SHOP}), "--quiet")
 
