@@ -139,8 +139,8 @@ def test_run_that_fails_tells_the_slices_and_their_input_and_how_to_go_on(call: 
 
 
 def test_run_that_goes_on_tells_the_slices_that_failed_too(call: Call, project: Project) -> None:
-    text = BROKEN.replace("split_input: true", "split_input: true\n      on_failure: continue").rpartition(
-        "    - {task: mend"
+    text = BROKEN.replace("executors: 3", "executors: 3\n        on_failure: continue").partition(
+        "      - {task: mend"
     )[0]
 
     done = call("run", project({"rainbow.yml": text}))
