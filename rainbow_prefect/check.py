@@ -109,7 +109,7 @@ def found(path: Path) -> list[Path]:
     Raises:
         CallError: there is none.
     """
-    from .document import find
+    from .files import find
 
     files = find(path)
     if files:
@@ -201,7 +201,7 @@ def _masked(problems: list[Problem], data: Sequence[Any]) -> list[Problem]:
     """The problems without what the files or the environment hold under names of secrets."""
     from dataclasses import replace
 
-    from .secrets import Masker, secret_values
+    from .masking import Masker, secret_values
 
     values = [value for one in (*data, dict(os.environ)) for value in secret_values(one)]
     if not values:

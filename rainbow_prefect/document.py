@@ -30,14 +30,8 @@ from yaml.events import (
 from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
-from .errors import CallError, Mark, Problem
+from .errors import Mark, Problem
 from .syntax import explained
-
-NAMES = frozenset({"rainbow.yml", "rainbow.yaml", "liminal.yml", "liminal.yaml"})
-"""The files that a search finds."""
-
-SKIPPED = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__"})
-"""The folders that a search never enters."""
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 100
@@ -125,27 +119,6 @@ class Document:
     digest: str
     has_placeholders: bool = True
     has_open: bool = True
-
-
-def find(path: Path) -> list[Path]:
-    """The config files at or below `path`, sorted; a file gives itself.
-
-    Raises:
-        CallError: there is nothing at `path`.
-    """
-    path = Path(path)
-    if os.path.isdir(path):  # noqa: PTH112  Path raises for a name that is too long, or one that may not be looked at
-        return sorted(_walk(path))
-    if os.path.exists(path):  # noqa: PTH110
-        return [path]
-    raise CallError(f"'{path}' does not exist")
-
-
-def _walk(top: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if name not in SKIPPED]
-        for name in NAMES.intersection(files):
-            yield Path(folder, name)
 
 
 def read(file: Path, *, shown: str) -> tuple[Document | None, list[Problem]]:

@@ -39,7 +39,7 @@ def _config(file: str | None) -> "_Path":
     import os
     from pathlib import Path
 
-    from rainbow_prefect.document import NAMES
+    from rainbow_prefect.files import NAMES
 
     if named := os.environ.get("RAINBOW_CONFIG"):
         return Path(named).expanduser().absolute()

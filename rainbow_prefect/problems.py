@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from .document import mark_of, path_text
 from .errors import Problem, near
+from .masking import mask_url, sensitive
 from .registry import Registry
 from .schema import kind_of
-from .secrets import mask_url, sensitive
 from .variables import placeholders
 
 Keys = tuple[str | int, ...]

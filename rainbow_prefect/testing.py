@@ -88,8 +88,8 @@ class RunTask(Protocol):
 @pytest.fixture
 def rainbow_config(request: pytest.FixtureRequest) -> Path:
     """The file under test: the nearest in or above the folder of the test, else the only one below pytest's root."""
-    from .document import NAMES, find
     from .errors import CallError
+    from .files import NAMES, find
 
     root = request.config.rootpath
     for folder in request.path.parents:

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rainbow_prefect import document
-from rainbow_prefect.document import List, Map, find, mark_of, parse, path_text, read
+from rainbow_prefect.document import List, Map, mark_of, parse, path_text, read
 from rainbow_prefect.errors import CallError, Mark
+from rainbow_prefect.files import find
 
 
 def data_of(text: str) -> Map:

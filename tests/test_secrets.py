@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rainbow_prefect.errors import RunError
+from rainbow_prefect.masking import STARS, Masker, mask_url, redact, secret_values, sensitive
 from rainbow_prefect.schema import Config
-from rainbow_prefect.secrets import STARS, Masker, Secret, Secrets, mask_url, redact, secret_values, sensitive
+from rainbow_prefect.secrets import Secret, Secrets
 
 
 def _secrets(*declared: dict[str, str], root: Path = Path(), environ: dict[str, str] | None = None) -> Secrets:

@@ -93,7 +93,7 @@ class _Declared:
 
 def _declared(path: Path, connect: Callable[[], None], problems: list[str]) -> Iterator[_Declared]:
     """The executors of all files that run things elsewhere; what cannot be read is told."""
-    from ..document import find
+    from ..files import find
 
     if not find(path):
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import plan
-from ..secrets import redact, secret_values, sensitive
+from ..masking import redact, secret_values, sensitive
 from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from .. import plan as plans
-from ..document import find
 from ..errors import CallError
+from ..files import find
 from .execution import finish, given_parameters, load, param_option, quiet_option, watched
 from .options import json_option
 from .runs import Found, find_run, known_server

@@ -16,7 +16,7 @@ import click
 from .. import server
 from ..display import duration, table, words
 from ..errors import CallError, RunError, near
-from ..secrets import mask_url
+from ..masking import mask_url
 from .options import json_option, print_json, quiet_prefect
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import yaml
 
 from .. import check, document, resolve, variables
 from ..errors import CallError, ConfigError, Problem
-from ..secrets import redact, sensitive
+from ..masking import redact, sensitive
 from .options import json_option, path_argument, print_json, print_problems
 
 

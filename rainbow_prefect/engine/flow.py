@@ -32,14 +32,15 @@ from prefect.tasks import Task as PrefectTask
 from prefect.utilities.urls import url_for
 
 from ..app import Parameter
-from ..document import NAMES
 from ..errors import CallError, RainbowError, RunError
+from ..files import NAMES
+from ..masking import STARS, Masker, secret_values, sensitive
 from ..observers.base import Observer
 from ..observers.metrics import observers_of
 from ..plan import Plan
 from ..plan import plan as plan_of
 from ..run import Report
-from ..secrets import STARS, Masker, Secrets, secret_values, sensitive
+from ..secrets import Secrets
 from .console import outlive_readers
 from .events import Events
 from .executors import executors_of

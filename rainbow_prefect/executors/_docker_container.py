@@ -11,6 +11,7 @@ import signal
 import socket
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -595,12 +596,12 @@ class _Follow:
         if self.killed_at is not None:
             if now - self.killed_at > self.one.limits.grace_seconds:
                 self.killed_at = now + CHECK_SECONDS
-                self.one.stop(self.container, "SIGKILL")
+                self._send("SIGKILL")
             return
         if self.run.stop.is_set() or self.run.remaining_seconds() == 0:
             self.reason = _stopped(self.run, now - begun)
             self.killed_at = now
-            self.one.stop(self.container, "SIGTERM")
+            self._send("SIGTERM")
         elif self.lines.count > self.one.limits.max_lines:
             self._too_much(f"{self.one.limits.max_lines} lines", "raise `max_lines` of the executor")
         elif self.lines.size_bytes > MAX_PRINTED_BYTES:
@@ -609,7 +610,11 @@ class _Follow:
     def _too_much(self, limit: str, fix: str) -> None:
         self.reason = TaskFailed(f"it printed more than {limit} and was ended; print less, or {fix}")
         self.killed_at = time.monotonic() + CHECK_SECONDS
-        self.one.stop(self.container, "SIGKILL")
+        self._send("SIGKILL")
+
+    def _send(self, number: str) -> None:
+        """Send it a signal while what it prints is read on: the engine answers when that is read, and not before."""
+        threading.Thread(target=self.one.stop, args=(self.container, number), name="signal", daemon=True).start()
 
 
 class _Stream:

@@ -16,9 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ..errors import Cancelled, TaskFailed
+from ..masking import sensitive
 from ..run import ENV_INPUT_BYTES, Command, Large, Output, Run
 from ..schema import Config, EnvVars, Many, Positive, Seconds, Text, wrong
-from ..secrets import sensitive
 from . import _kubernetes_api as api
 from . import _kubernetes_manifest as manifest
 from . import _kubernetes_pod as pods

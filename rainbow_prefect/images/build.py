@@ -170,7 +170,7 @@ class _Mask:
 
 def _masker(decision: Decision) -> Callable[[str], str]:
     """Hides what a build may print and nobody should read: values named like secrets, and passwords of URLs."""
-    from ..secrets import Masker, secret_values  # while the builder is at work already
+    from ..masking import Masker, secret_values  # while the builder is at work already
 
     recipe = decision.recipe
     masker = Masker([*secret_values(dict(os.environ)), *secret_values(dict(recipe.build_args))])

@@ -209,7 +209,10 @@ def _pattern(line: str) -> tuple[re.Pattern[str], bool] | None:
     text = posixpath.normpath(text[1:].strip() if is_exception else text).lstrip("/")
     if text in ("", "."):
         return None
-    return re.compile(_regex(text) + r"(?:/.*)?", re.DOTALL), is_exception
+    try:
+        return re.compile(_regex(text) + r"(?:/.*)?", re.DOTALL), is_exception
+    except re.error as error:
+        raise RunError(f"the line '{line.strip()}' of {IGNORE} is no pattern: {error.msg}; correct it") from None
 
 
 def _regex(text: str) -> str:

@@ -147,6 +147,8 @@ def content_of(one: Recipe) -> Content:
             text = one.dockerfile.read_text(encoding="utf-8")
         except OSError as error:
             raise RunError(f"image '{one.image}': {one.dockerfile} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RunError(f"image '{one.image}': {one.dockerfile} is not UTF-8 text (byte {error.start})") from error
         settings["dockerfile"] = text
         packages, made = Packages(), {}
     else:
@@ -208,13 +210,18 @@ def _changes(one: Recipe, before: Mapping[str, Mapping[str, str]] | None, now: M
 
 def _file_changes(source: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
     for path in sorted({*before, *now}):
-        name = Path(source, path).as_posix()
+        name = _printable(Path(source, path).as_posix())
         if path not in before:
             yield f"{name} is new"
         elif path not in now:
             yield f"{name} is gone"
         elif before[path] != now[path]:
             yield f"{name} changed"
+
+
+def _printable(text: str) -> str:
+    """A name on one line, and without what a terminal would obey."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def cache_folder() -> Path:

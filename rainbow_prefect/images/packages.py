@@ -93,10 +93,11 @@ def _below(folder: Path, path: Path) -> str | None:
 
 def _of_pyproject(folder: Path) -> Packages:
     data = _toml(folder / PYPROJECT)
-    project = data.get("project") or {}
-    wanted = list(map(str, project.get("dependencies") or ()))
+    project = _table(data, "project")
+    wanted = _texts(project, "dependencies")
     if not project:
-        wanted = [_of_poetry(name, value) for name, value in _poetry(data).items() if name != "python"]
+        poetry = _table(_table(_table(data, "tool"), "poetry"), "dependencies")
+        wanted = [_of_poetry(name, value) for name, value in poetry.items() if name != "python"]
     locked = sorted(_locked(folder))
     made = {REQUIREMENTS: "".join(f"{one}\n" for one in [*([f"-c {CONSTRAINTS}"] if locked else []), *wanted])}
     if locked:
@@ -106,8 +107,17 @@ def _of_pyproject(folder: Path) -> Packages:
     )
 
 
-def _poetry(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = ((data.get("tool") or {}).get("poetry") or {}).get("dependencies") or {}
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, Mapping):
+        raise RunError(f"{PYPROJECT}: `{key}` is not a table; correct it, or write a {REQUIREMENTS} beside it")
+    return found
+
+
+def _texts(data: Mapping[str, Any], key: str) -> list[str]:
+    found = data.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise RunError(f"{PYPROJECT}: `{key}` is not a list of texts; correct it, or write a {REQUIREMENTS} beside it")
     return found
 
 
@@ -115,17 +125,34 @@ def _of_poetry(name: str, value: Any) -> str:
     """One of Poetry's own dependencies as a requirement: `^1.2` is at least 1.2 and below 2."""
     extras = ""
     if isinstance(value, Mapping):
-        extras = f"[{','.join(value['extras'])}]" if value.get("extras") else ""
-        value = value.get("version", "*")
-    if not isinstance(value, str):
+        if isinstance(value.get("extras", []), list):
+            extras = f"[{','.join(map(str, value['extras']))}]" if value.get("extras") else ""
+        place = _place_of(value)
+        if place:
+            return f"{name}{extras} @ {place}"
+        value = None if "path" in value or "file" in value else value.get("version", "*")
+    ranges = [_range(one) for one in value.split(",")] if isinstance(value, str) else [None]
+    if None in ranges:
         raise RunError(f"{PYPROJECT}: the dependency '{name}' cannot be read; write a {REQUIREMENTS} beside it")
-    return f"{name}{extras}{','.join(map(_range, value.split(',')))}"
+    return f"{name}{extras}{','.join(map(str, ranges))}"
 
 
-def _range(text: str) -> str:
+def _place_of(value: Mapping[str, Any]) -> str:
+    """Where a dependency that no index has is fetched from."""
+    if "git" not in value:
+        return str(value.get("url", ""))
+    version = next((f"@{value[key]}" for key in ("rev", "tag", "branch") if key in value), "")
+    below = f"#subdirectory={value['subdirectory']}" if "subdirectory" in value else ""
+    return f"git+{value['git']}{version}{below}"
+
+
+def _range(text: str) -> str | None:
+    """One range of Poetry as pip has it; None: pip has no such thing."""
     text = text.strip()
     if text in ("", "*"):
         return ""
+    if "|" in text or not any(one.isdigit() for one in text):
+        return None
     if not text.startswith(("^", "~")) or text.startswith("~="):
         return text if text[0] in "<>=!~" else f"=={text}"
     numbers = [int(one) for one in re.findall(r"\d+", text)]
@@ -143,14 +170,21 @@ def _locked(folder: Path) -> Iterator[str]:
         return
     data = _toml(lock)
     versions: dict[str, set[str]] = {}
-    for one in data.get("package") or data.get("packages") or ():
+    for one in _packages_in(data, lock):
         source = one.get("source")
         is_own = isinstance(source, Mapping) and any(key in source for key in ("virtual", "editable", "directory"))
         if not is_own and "version" in one:
-            versions.setdefault(str(one["name"]), set()).add(str(one["version"]))
+            versions.setdefault(one["name"], set()).add(str(one["version"]))
     for name, found in versions.items():
         if len(found) == 1:
             yield f"{name}=={next(iter(found))}"
+
+
+def _packages_in(data: Mapping[str, Any], lock: Path) -> list[Mapping[str, Any]]:
+    found = data.get("package") or data.get("packages") or []
+    if isinstance(found, list) and all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in found):
+        return found
+    raise RunError(f"{lock} is not a lock: a package in it has no name; make it anew, or remove it")
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..app import BLOCK
 from ..errors import Cancelled, RainbowError, RunError
-from ..secrets import Masker
+from ..masking import Masker
 from . import daemon
 from .builder import run
 from .recipe import Recipe, tagged

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..app import App, Endpoint, Image, Service
 from ..errors import CallError
+from ..masking import PLACEHOLDER
 from ..plan import Plan
-from ..secrets import PLACEHOLDER
 from ..tasks.base import Task
 from .recipe import DEFAULT_PYTHON, Recipe, tagged, with_bases
 

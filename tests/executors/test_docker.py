@@ -580,11 +580,24 @@ def test_a_command_that_closed_its_output_is_waited_for(bench: Bench) -> None:
 
 
 def test_too_many_lines_end_it(bench: Bench) -> None:
+    begun = time.monotonic()
+
     error = bench.failure("yes", executor=Docker(max_lines=1000))
 
     assert error.message == (
         "it printed more than 1000 lines and was ended; print less, or raise `max_lines` of the executor"
     )
+    assert time.monotonic() - begun < 60  # the engine does not answer while nobody reads what it has to give
+
+
+def test_a_command_that_prints_on_and_on_is_killed_at_once(bench: Bench) -> None:
+    executor = Docker(stop_grace_seconds=1)
+    begun = time.monotonic()
+
+    error = bench.failure("trap : TERM; (trap '' TERM; exec yes)", bench.run(executor, seconds=3), executor=executor)
+
+    assert error.message.startswith("timed out after ")
+    assert time.monotonic() - begun < 60
 
 
 def test_a_failed_container_is_kept_on_demand(bench: Bench, docker_engine: Any) -> None:
