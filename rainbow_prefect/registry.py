@@ -39,12 +39,16 @@ class Own:
 
 
 class Registry:
-    """The types of one entry-point group, e.g. `rainbow_prefect.tasks`; `what` is the word for messages (`task`)."""
+    """The types of one entry-point group, e.g. `rainbow_prefect.tasks`; `what` is the word for messages (`task`).
 
-    def __init__(self, group: str, what: str, *, default: str | None = None) -> None:
+    `module` has the class that all of them subclass, named like `what`; absent: the module `base` of the group.
+    """
+
+    def __init__(self, group: str, what: str, *, default: str | None = None, module: str | None = None) -> None:
         self.group = group
         self.what = what
         self.default = default
+        self.module = module or f"{group}.base"
         self._classes: dict[str, type[BaseModel]] = {}
 
     @cached_property
@@ -62,7 +66,7 @@ class Registry:
     @cached_property
     def _base(self) -> type[BaseModel]:
         """The class that all types of this registry subclass, e.g. `rainbow_prefect.tasks.base.Task`."""
-        base: type[BaseModel] = getattr(import_module(f"{self.group}.base"), self.what.capitalize())
+        base: type[BaseModel] = getattr(import_module(self.module), self.what.capitalize())
         return base
 
     def __iter__(self) -> Iterator[str]:
@@ -213,3 +217,5 @@ def _origin(point: EntryPoint | Own) -> str:
 tasks = Registry("rainbow_prefect.tasks", "task")
 executors = Registry("rainbow_prefect.executors", "executor")
 observers = Registry("rainbow_prefect.observers", "observer")
+sources = Registry("rainbow_prefect.sources", "source", default="sqlalchemy", module="rainbow_prefect.sql_etl.base")
+sinks = Registry("rainbow_prefect.sinks", "sink", default="sqlalchemy", module="rainbow_prefect.sql_etl.base")
