@@ -44,6 +44,11 @@ _KIT_STEP = re.compile(r"#(?P<number>\d+) (?P<name>\[.*\].*|exporting to image)$
 _KIT_LINE = re.compile(r"#(?P<number>\d+) (?P<text>.*)$")
 _KIT_NOISE = re.compile(r"sha256:\S+|DONE .*|CACHED|resolve .*|transferring .*|naming to .*|writing image .*")
 _STEP = re.compile(r"Step (?P<step>\d+/\d+) : (?P<name>.*)$")
+_NOISE = (" --->", "------", " > ", "Removing intermediate", "Sending build context")
+_OLD_BUILDER = re.compile(
+    r"DEPRECATED: .*|\s+BuildKit is currently disabled.*|\s+environment-variable\.|"
+    r"\s+Install the buildx .*|\s+https://docs\.docker\.com/go/buildx/?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Steps:
         elif found := _STEP.match(line):
             self._begin(found["step"], f"[{found['step']}] {found['name']}")
             self.last.clear()
-        elif not line.startswith((" --->", "------", " > ", "Removing intermediate", "Sending build context")):
+        elif not line.startswith(_NOISE) and not _OLD_BUILDER.fullmatch(line):
             self.last.append(line)
 
     def _begin(self, key: str, name: str) -> None:

@@ -43,6 +43,18 @@ The command '/bin/sh -c echo hi; exit 3' returned a non-zero code: 3
 """
 
 
+OLD = """\
+DEPRECATED: The legacy builder is deprecated and will be removed in a future release.
+            BuildKit is currently disabled; enable it by removing the DOCKER_BUILDKIT=0
+            environment-variable.
+
+DEPRECATED: The legacy builder is deprecated and will be removed in a future release.
+            Install the buildx component to build images with BuildKit:
+            https://docs.docker.com/go/buildx/
+
+"""
+
+
 @pytest.mark.parametrize(
     ("output", "told", "step", "lines"),
     [
@@ -60,6 +72,7 @@ The command '/bin/sh -c echo hi; exit 3' returned a non-zero code: 3
             ["hi", "The command '/bin/sh -c echo hi; exit 3' returned a non-zero code: 3"],
         ),
         ("it is broken\n", [], "", ["it is broken"]),
+        (f"{OLD}it is broken\n", [], "", ["it is broken"]),
         ("", [], "", ["exit status 1"]),
     ],
 )

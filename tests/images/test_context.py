@@ -68,6 +68,13 @@ def test_patterns(pattern: str, path: str, out: bool) -> None:
     assert Ignored([pattern]).matches(path) is out
 
 
+def test_a_line_that_is_no_pattern_is_told() -> None:
+    with pytest.raises(RunError) as raised:
+        Ignored(["a", " [z-a]"])
+
+    assert str(raised.value) == ("the line '[z-a]' of .dockerignore is no pattern: bad character range z-a; correct it")
+
+
 def test_the_last_pattern_that_matches_counts() -> None:
     ignored = Ignored(["*", "!src", "src/secret", "!src/secret/not"])
 

@@ -109,3 +109,60 @@ def test_broken_pyproject_is_told(project: Project) -> None:
 
     with pytest.raises(RunError, match=r"pyproject\.toml is no TOML: "):
         packages_of(root, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("project = 1", "`project` is not a table"),
+        ('[project]\nname = "x"\ndependencies = "requests"', "`dependencies` is not a list of texts"),
+        ('[project]\nname = "x"\ndependencies = [1]', "`dependencies` is not a list of texts"),
+        ("tool = 3", "`tool` is not a table"),
+        ("[tool]\npoetry = 3", "`poetry` is not a table"),
+        ("[tool.poetry]\ndependencies = ['a']", "`dependencies` is not a table"),
+    ],
+)
+def test_a_pyproject_of_another_shape_is_told(project: Project, text: str, told: str) -> None:
+    with pytest.raises(RunError) as raised:
+        packages_of(project({"pyproject.toml": text}), None)
+
+    assert str(raised.value) == f"pyproject.toml: {told}; correct it, or write a requirements.txt beside it"
+
+
+@pytest.mark.parametrize(
+    "value", ['"^"', '"~"', '"1.2 || 1.3"', '{path = "../z"}', "{version = 1}", "3", '[{version = "1"}]']
+)
+def test_a_dependency_that_pip_has_no_words_for_is_told(project: Project, value: str) -> None:
+    with pytest.raises(RunError) as raised:
+        packages_of(project({"pyproject.toml": f"[tool.poetry.dependencies]\na = {value}\n"}), None)
+
+    assert str(raised.value) == (
+        "pyproject.toml: the dependency 'a' cannot be read; write a requirements.txt beside it"
+    )
+
+
+def test_dependencies_of_poetry_from_elsewhere(project: Project) -> None:
+    text = (
+        '[tool.poetry.dependencies]\na = {git = "https://x.y/a.git", tag = "v1", extras = ["b"]}\n'
+        'c = {url = "https://x.y/c-1.tar.gz"}\nd = {git = "https://x.y/d.git", subdirectory = "sub"}\n'
+    )
+
+    found = packages_of(project({"pyproject.toml": text}), None)
+
+    assert found.made["requirements.txt"].splitlines() == [
+        "a[b] @ git+https://x.y/a.git@v1",
+        "c @ https://x.y/c-1.tar.gz",
+        "d @ git+https://x.y/d.git#subdirectory=sub",
+    ]
+
+
+@pytest.mark.parametrize("text", ['package = "x"', 'package = ["x"]', "package = 1", '[[package]]\nversion = "1"'])
+def test_a_lock_of_another_shape_is_told(project: Project, text: str) -> None:
+    root = project({"pyproject.toml": PROJECT, "uv.lock": text})
+
+    with pytest.raises(RunError) as raised:
+        packages_of(root, None)
+
+    assert str(raised.value) == (
+        f"{root}/uv.lock is not a lock: a package in it has no name; make it anew, or remove it"
+    )
