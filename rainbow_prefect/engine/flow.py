@@ -291,6 +291,8 @@ class _Body:
         for executor in {id(one): one for one in world.executors.values()}.values():
             try:
                 executor.clean(self.run_id)
+            except RainbowError as error:
+                logger.warning("executor '%s' could not clean up: %s", executor.type, error)
             except Exception:
                 logger.warning("executor '%s' could not clean up", executor.type, exc_info=True)
 

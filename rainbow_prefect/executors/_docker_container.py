@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import re
@@ -38,6 +39,8 @@ READ_BYTES = 1 << 18
 MAX_PRINTED_BYTES = 4 << 30
 OOM_SECONDS = 2.0
 _FATAL = re.compile(r"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)")
+_TOO_LONG = re.compile(r"exec \S*docker-init: argument list too long")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SPOOL_BYTES = 8 << 20
 _LINKS = 10
 
@@ -142,6 +145,14 @@ class Slice:
         except TaskFailed as error:
             keeps = not isinstance(error, Cancelled) and self.keeps(container)
             raise
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = tempfile.gettempdir() if copies else self.run.folder
+            raise TaskFailed(
+                f"the disk is full ({where}): the files of the slice cannot be kept there; free some space, "
+                "or set TMPDIR to a larger disk"
+            ) from error
         finally:
             if not keeps:
                 self._remove(container)
@@ -316,6 +327,8 @@ class Slice:
             return self.run.secrets.mask(channel.data.decode("utf-8", "replace")[:2000])
         if found := _FATAL.search(tail[-1] if tail else ""):
             return self._not_started(found[1], found[2])
+        if tail and _TOO_LONG.fullmatch(tail[-1]):
+            return "the command and its environment variables are too long for a container; pass large values as files"
         if status > 128 and status - 128 in set(signal.Signals):
             return f"exit status {status} (ended by {signal.Signals(status - 128).name}){last}"
         return f"exit status {status}{last}"

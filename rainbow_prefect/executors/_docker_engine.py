@@ -108,7 +108,7 @@ class Engine:
             return docker.APIClient(
                 **settings, version="auto", timeout=TIMEOUT_SECONDS, max_pool_size=POOL, num_pools=POOL
             )
-        except DockerException as error:
+        except (DockerException, ValueError) as error:  # a port that is none
             raise self.away(error) from None
 
     def away(self, error: BaseException) -> Away:

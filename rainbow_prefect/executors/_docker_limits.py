@@ -17,6 +17,9 @@ _UNITS = {"": 1, "b": 1} | {
     unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, f"{letter}b", f"{letter}i")
 }
 """As Docker has them: all are powers of 1024."""
+_TOO_MANY = 1 << 63
+_LEAST_NANO_CPUS = 10_000_000
+"""A hundredth of a CPU; the kernel refuses a share of time below a millisecond."""
 
 
 def size_bytes(text: str) -> int:
@@ -27,7 +30,7 @@ def size_bytes(text: str) -> int:
     """
     found = _SIZE.match(text.strip())
     unit = found[2].lower().removesuffix("b") if found else ""
-    if found is None or unit not in _UNITS or float(found[1]) <= 0:
+    if found is None or unit not in _UNITS or not 0 < float(found[1]) * _UNITS[unit] < _TOO_MANY:
         raise wrong(f"'{text}' is not an amount of memory", hint="write e.g. 512Mi or 2g")
     return int(float(found[1]) * _UNITS[unit])
 
@@ -60,7 +63,7 @@ def settings(resources: Resources, task: Mapping[str, str]) -> dict[str, Any]:
         if memory:
             found |= {"Memory": size_bytes(memory), "MemorySwap": size_bytes(memory)}
         if cpu:
-            found["NanoCpus"] = int(cpus(cpu) * 1e9)
+            found["NanoCpus"] = max(_LEAST_NANO_CPUS, int(cpus(cpu) * 1e9))
         if "request_memory" in task:
             asked = size_bytes(task["request_memory"])
             found["MemoryReservation"] = min(asked, found.get("Memory", asked))

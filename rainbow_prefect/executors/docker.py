@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,6 +23,9 @@ LOG_LINES = 1_000_000
 
 PREFIX = "rainbow."
 """Before the names of the labels that are ours."""
+
+
+_VARIABLE = re.compile(r"[^\s=]+")
 
 
 def _amount(value: str) -> str:
@@ -182,21 +186,24 @@ class Docker(Executor):
             return {}
         path = run.root / self.env_file
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise TaskFailed(f"the env_file {path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise TaskFailed(f"the env_file {path} is not UTF-8 text (byte {error.start})") from error
         return dict(_variables(lines, path))
 
 
 def _variables(lines: list[str], path: Path) -> Mapping[str, str]:
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        name, equals, value = line.strip().partition("=")
-        if not name or name.startswith("#"):
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
             continue
-        if not equals:
-            raise TaskFailed(f"{path}:{number}: '{name}' has no value; write NAME=value")
-        found[name.strip()] = value
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        if not equals or not _VARIABLE.fullmatch(name):  # what the line holds may be nobody's business
+            raise TaskFailed(f"{path}:{number}: this line is not NAME=value; correct it")
+        found[name] = value
     return found
 
 

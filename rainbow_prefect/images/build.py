@@ -134,9 +134,10 @@ class _Work:
                     stop=self.stop,
                     env=self.env,
                 )
-        except RainbowError as error:
+        except (RainbowError, OSError) as error:
             state = "cancelled" if isinstance(error, Cancelled) else "failed"
-            message = _masker(decision)(str(error))
+            what = "its files cannot be written: " if isinstance(error, OSError) else ""
+            message = _masker(decision)(f"{what}{error}")
             self.tell(image, f"{state} after {time.monotonic() - begun:.1f} s")
             return Built(decision, state, message, time.monotonic() - begun, log)
         finally:
@@ -197,13 +198,15 @@ def _log(image: str) -> Iterator[tuple[Path, Callable[[str], None]]]:
         handle, path = tempfile.mkstemp(dir=folder, prefix=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-", suffix=".log")
     except OSError as error:
         raise RunError(f"the log of the build cannot be written: {error}") from error
-    with os.fdopen(handle, "w", errors="replace") as file:
 
-        def write(line: str) -> None:
-            file.write(f"{line}\n")
-            file.flush()
+    def write(line: str) -> None:
+        with suppress(OSError):  # a full disk is no reason to build no image
+            os.write(handle, f"{line}\n".encode(errors="replace"))
 
+    try:
         yield Path(path), write
+    finally:
+        os.close(handle)
 
 
 # -- both at once

@@ -75,7 +75,7 @@ def _pushed(
             status = run(argv, {**env, **more}, last.append, lambda line: None, stop)
     except Cancelled:
         return "cancelled"
-    except RainbowError as error:
+    except (RainbowError, OSError) as error:
         message = str(error)
     else:
         message = masker.mask(" | ".join(line for line in last if line.strip())[-500:]) if status else ""

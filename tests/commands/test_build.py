@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project, Rainbow
+from tests.conftest import RAINBOW, Project, Rainbow
 
 FAKE = f"""#!{sys.executable}
 import json, os, pathlib, shutil, sys
@@ -175,6 +175,32 @@ def test_a_failure_is_told_and_the_others_are_built(
     }
     assert tree(root) == before
     assert list((tmp_path / "scratch").rglob("build-*")) == []
+
+
+def limited(kib: int) -> dict[str, Any]:
+    """No file that the command writes may have more than this, as on a disk that is nearly full."""
+    return {"program": ("bash", "-c", f'ulimit -f {kib}; exec "$0" "$@"', str(RAINBOW))}
+
+
+def test_a_log_that_cannot_be_written_on_ends_no_build(rainbow: Rainbow, project: Project, fake: Calls) -> None:
+    words = "words " * 100
+    program = Path(os.environ["PATH"].partition(os.pathsep)[0], "docker")
+    program.write_text(program.read_text().replace('"first words"', f"*40 * ['{words}']"))
+
+    done = rainbow("build", project(FILES), "--json", "--image", "task/inline:1", **limited(8))
+
+    assert [one["state"] for one in done.json["images"]] == ["completed"]
+
+
+def test_files_for_which_there_is_no_room_are_told(rainbow: Rainbow, project: Project, fake: Calls) -> None:
+    root = project({**FILES, "my code/big.txt": "x" * 50_000})
+    words = ("build", root, "--json", "--image", "task/inline:1")
+
+    done = rainbow(*words, **limited(16), env={"DOCKER_BUILDKIT": "0"}, code=1)
+
+    assert [one["message"] for one in done.json["images"]] == [
+        "the files for the image cannot be copied: [Errno 27] File too large"
+    ]
 
 
 def test_without_buildkit_the_classic_builder_builds(rainbow: Rainbow, project: Project, fake: Calls) -> None:

@@ -88,6 +88,27 @@ def test_a_build_that_fails_fails_the_run(rainbow: Rainbow, project: Project, na
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_an_engine_that_is_away_is_told_in_one_line_each_time(rainbow: Rainbow, project: Project) -> None:
+    root = project(
+        {
+            "rainbow.yml": """
+            name: away
+            executors: [{executor: box, type: docker, host: "tcp://127.0.0.1:1"}]
+            executor: box
+            pipelines:
+              - {pipeline: away, tasks: [{task: a, type: python, cmd: echo 1}]}
+            """
+        }
+    )
+
+    done = rainbow("run", root, code=1)
+
+    assert "executor 'docker' could not clean up: the Docker engine at tcp://127.0.0.1:1 does not answer" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api", "name")
 def test_a_run_is_cancelled_while_it_builds(project: Project, name: str) -> None:
     root = written(project, name, f", image: '{name}:1'", f"images: [{{image: '{name}:1', build_cmd: sleep 600}}]")

@@ -277,6 +277,12 @@ def test_the_name_and_password_of_an_engine_are_not_told(bench: Bench) -> None:
     assert error.message.startswith("the Docker engine at tcp://127.0.0.1:1 does not answer")
 
 
+def test_an_engine_at_no_port_is_told(bench: Bench) -> None:
+    error = bench.failure("true", executor=Docker(host="tcp://127.0.0.1:99999"))
+
+    assert error.message.startswith("the Docker engine at tcp://127.0.0.1:99999 does not answer")
+
+
 # -- limits
 
 
@@ -362,6 +368,12 @@ def test_a_network_that_is_missing_is_told(bench: Bench) -> None:
     assert error.message == "the container could not be started: network no-such-network not found"
 
 
+def test_a_little_of_a_cpu_is_enough(bench: Bench) -> None:
+    bench("echo ran", executor=Docker(resources={"cpu": "1m"}))
+
+    assert bench.lines == ["ran"]
+
+
 def test_an_amount_that_is_none_is_told(bench: Bench) -> None:
     error = bench.failure(Command(shell="true", resources={"limit_memory": "much"}))
 
@@ -379,6 +391,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
     ("fields", "message"),
     [
         ({"resources": {"memory": "x"}}, "'x' is not an amount of memory"),
+        ({"resources": {"memory": "99999999999t"}}, "'99999999999t' is not an amount of memory"),
         ({"resources": {"cpu": "0"}}, "'0' is not a number of CPUs"),
         ({"mounts": ["data"]}, "'data' is not a mount"),
     ],
@@ -440,12 +453,37 @@ def test_mounts_and_env_file_of_the_executor(bench: Bench) -> None:
     assert bench.lines == ["one", "executor file=2 task"]
 
 
-def test_an_env_file_that_is_wrong_is_told(bench: Bench) -> None:
-    (bench.folder / "more.env").write_text("A=1\nB\n")
+@pytest.mark.parametrize("line", ["hunter2", "export B=hunter2", "=hunter2"])
+def test_an_env_file_that_is_wrong_is_told_without_what_it_holds(bench: Bench, line: str) -> None:
+    (bench.folder / "more.env").write_text(f"A=1\n{line}\n")
 
     error = bench.failure("true", executor=Docker(env_file="more.env"))
 
-    assert error.message == f"{bench.folder}/more.env:2: 'B' has no value; write NAME=value"
+    assert error.message == f"{bench.folder}/more.env:2: this line is not NAME=value; correct it"
+
+
+def test_an_env_file_of_other_bytes_is_told(bench: Bench) -> None:
+    (bench.folder / "more.env").write_bytes(b"A=\xff\n")
+
+    error = bench.failure("true", executor=Docker(env_file="more.env"))
+
+    assert error.message == f"the env_file {bench.folder}/more.env is not UTF-8 text (byte 2)"
+
+
+def test_an_env_file_may_begin_with_a_mark(bench: Bench) -> None:
+    (bench.folder / "more.env").write_bytes(b"\xef\xbb\xbfA=marked\r\n")
+
+    bench("echo $A", executor=Docker(env_file="more.env"))
+
+    assert bench.lines == ["marked"]
+
+
+def test_a_command_that_is_too_long_is_told(bench: Bench) -> None:
+    error = bench.failure(f": {'x' * 140_000}")
+
+    assert error.message == (
+        "the command and its environment variables are too long for a container; pass large values as files"
+    )
 
 
 def test_a_secret_is_a_file_of_its_own_and_nowhere_else(bench: Bench, docker_engine: Any) -> None:
@@ -598,6 +636,19 @@ def test_a_command_that_prints_on_and_on_is_killed_at_once(bench: Bench) -> None
 
     assert error.message.startswith("timed out after ")
     assert time.monotonic() - begun < 60
+
+
+def test_an_output_for_which_the_disk_has_no_room_is_told(bench: Bench) -> None:
+    run = bench.run()
+    run.folder.mkdir(parents=True)
+    (run.folder / "output-task-0-1.part").symlink_to("/dev/full")
+
+    error = bench.failure(Command(shell="head -c 3000000 /dev/zero > out.json", output_path="out.json"), run)
+
+    assert error.message == (
+        f"the disk is full ({run.folder}): the files of the slice cannot be kept there; free some space, "
+        "or set TMPDIR to a larger disk"
+    )
 
 
 def test_a_failed_container_is_kept_on_demand(bench: Bench, docker_engine: Any) -> None:
