@@ -140,7 +140,7 @@ def _say(image: str, text: str) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM end the builds that are under way, a second one ends this process at once."""
+    """Ctrl-C, SIGTERM and the end of the terminal end the builds under way, a second one ends this process at once."""
     stop = threading.Event()
 
     def on_signal(number: int, _: Any) -> None:
@@ -148,7 +148,9 @@ def _interruptible() -> Iterator[threading.Event]:
             os._exit(128 + number)
         stop.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    wanted = (signal.SIGINT, signal.SIGTERM) if is_nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in wanted}
     try:
         yield stop
     finally:

@@ -302,6 +302,7 @@ def run(
     except OSError as error:
         raise RunError(f"{argv[0]} cannot be started: {error.strerror}") from error
     assert process.stdout is not None
+    guard = _guard(process.pid)
     try:
         for line in _lines(process.stdout.fileno(), stop):
             write(line)
@@ -311,7 +312,21 @@ def run(
         return process.wait()
     finally:
         _end(process)
+        guard.kill()
+        guard.communicate()
         process.stdout.close()
+
+
+def _guard(group: int) -> subprocess.Popen[bytes]:
+    """A process that ends a group of processes when this one is killed, which is the end of the pipe between them."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read _; kill -s TERM -- "-$0"', str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
 
 
 def _lines(out: int, stop: threading.Event) -> Iterator[str]:

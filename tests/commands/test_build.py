@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import RAINBOW, Project, Rainbow
+from tests.executors.contract import wait_until
 
 FAKE = f"""#!{sys.executable}
 import json, os, pathlib, shutil, sys
@@ -175,6 +179,30 @@ def test_a_failure_is_told_and_the_others_are_built(
     }
     assert tree(root) == before
     assert list((tmp_path / "scratch").rglob("build-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_interrupted_leaves_nothing(
+    project: Project, fake: Calls, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = Path(os.environ["PATH"].partition(os.pathsep)[0], "docker")
+    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nsleep 600\n")
+    pids = tmp_path / "pids"
+    words = [RAINBOW, "build", project(FILES), "--json", "--image", "task/inline:1"]
+    before = signal.signal(number, signal.SIG_DFL)  # which the process inherits, also when these tests run with nohup
+    try:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(number, before)
+    assert wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"), 60)
+
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert [one["state"] for one in json.loads(out)["images"]] == ["cancelled"]
+    assert list((tmp_path / "scratch").rglob("build-*")) == []
+    assert not psutil.pid_exists(int(pids.read_text()))
 
 
 def limited(kib: int) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rainbow_prefect.errors import Cancelled, RunError
@@ -14,6 +17,7 @@ from rainbow_prefect.images.builder import Steps, run
 from rainbow_prefect.images.dockerfile import dockerfile
 from rainbow_prefect.images.packages import Packages
 from rainbow_prefect.images.recipes import Recipe
+from tests.executors.contract import wait_until
 
 KIT = """\
 #1 [internal] load build definition from Dockerfile
@@ -112,6 +116,26 @@ def test_a_program_that_is_stopped_is_gone(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+KILLED = """
+import sys, threading
+from rainbow_prefect.images.builder import run
+run(["sh", "-c", "echo $$; sleep 600 & wait"], {}, lambda line: None, lambda line: print(line, flush=True), threading.Event())
+"""
+
+
+def test_a_program_ends_when_this_process_is_killed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+
+    process.kill()
+    process.wait()
+
+    assert wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 30)
+    assert process.stdout.read() == ""  # which would not end while a process of the group has it
+    process.stdout.close()
 
 
 def test_a_program_that_is_missing_is_told() -> None:
