@@ -71,9 +71,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.kill(int(pid.read_text()), signal.SIGKILL)
     if (home / "docker").exists():
         remove_containers((home / "docker").stat().st_mtime)
-    subprocess.run(
-        [ROOT / "scripts" / "registry.sh", "stop", str(home / "registry")], stdin=subprocess.DEVNULL, check=False
-    )
+    for name in ("registry", "postgres"):
+        if (home / name).exists():
+            command = [ROOT / "scripts" / f"{name}.sh", "stop", str(home / name)]
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
     shutil.rmtree(home, ignore_errors=True)
 
 

@@ -1,0 +1,61 @@
+"""Real database servers for the tests of SQL ETL: one of each kind for all workers, an empty database for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import once, script
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    """The URL of a PostgreSQL that all tests share, as a superuser. Skips on a laptop that has none; fails in CI.
+
+    Roles are the server's, not a database's: name them after something random, and drop them.
+    """
+    with once("postgres-url") as url:
+        if not url.exists():
+            parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            url.write_text(script("postgres.sh", "start", str(url.with_name("postgres")), str(parent)))
+        return url.read_text()
+
+
+@contextlib.contextmanager
+def postgres_database(server: str) -> Iterator[str]:
+    """The URL (`postgresql://...`) of a new, empty database (UTF8) on this server, removed at the end with its sessions."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"create database {name} template template0".encode())
+    try:
+        yield f"{server.rpartition('/')[0]}/{name}"
+    finally:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test alone."""
+    with postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def other_postgres(postgres_server: str) -> Iterator[str]:
+    """As `postgres`, a second one for the same test."""
+    with postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_postgres(postgres_server: str) -> Iterator[str]:
+    """As `postgres`, one for all tests of a module that a worker runs: for tests that only read what a fixture made."""
+    with postgres_database(postgres_server) as url:
+        yield url
