@@ -71,7 +71,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.kill(int(pid.read_text()), signal.SIGKILL)
     if (home / "docker").exists():
         remove_containers((home / "docker").stat().st_mtime)
-    for name in ("registry", "postgres"):
+    for name in ("registry", "postgres", "mariadb"):
         if (home / name).exists():
             command = [ROOT / "scripts" / f"{name}.sh", "stop", str(home / name)]
             subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
