@@ -27,8 +27,23 @@ from .executors.base import AnyExecutor, Executor
 from .observers.base import AnyObserver, Observer
 from .registry import executors, observers
 from .schedule import cron_flaw, zone_flaw
-from .schema import Config, Count, EnvVars, Minutes, Name, Positive, PythonVersion, Seconds, Text, kind_of, wrong
+from .schema import (
+    BuildArgs,
+    Config,
+    Count,
+    EnvVars,
+    ImageName,
+    Minutes,
+    Name,
+    Positive,
+    PythonVersion,
+    Seconds,
+    Text,
+    kind_of,
+    wrong,
+)
 from .secrets import Secret
+from .sql_etl.base import AnySink, AnySource
 from .tasks.base import AnyTask, Mount, Resources, Task, TaskSecret
 
 if TYPE_CHECKING:
@@ -490,11 +505,11 @@ class Service(Config):
 class Image(Config):
     """A container image that is built from a folder of code."""
 
-    image: Text = Field(min_length=1, description="The name and tag of the image.")
+    image: ImageName = Field(min_length=1, description="The name and tag of the image.")
     type: Literal["python", "python_server", "spark"] = Field(default="python", description="How it is built.")
     source: str | None = Field(default=None, description="The folder with the code, relative to this file.")
     python_version: PythonVersion | None = Field(default=None, description="The Python version, e.g. `3.12`.")
-    base_image: Text | None = Field(default=None, description="The image to start from.")
+    base_image: ImageName | None = Field(default=None, description="The image to start from.")
     no_cache: bool = Field(default=False, description="Build without the cache.")
     pip_conf: str | None = Field(default=None, description="A pip.conf for building, relative to this file.")
     build_cmd: str | tuple[str, ...] | None = Field(
@@ -505,7 +520,7 @@ class Image(Config):
         description="The requirements file, relative to `source`; absent: `requirements.txt`, else `pyproject.toml`.",
     )
     dockerfile: str | None = Field(default=None, description="A Dockerfile of one's own, relative to this file.")
-    build_args: dict[str, Text] = Field(default_factory=dict, description="Arguments of the Dockerfile.")
+    build_args: BuildArgs = Field(default_factory=dict, description="Arguments of the Dockerfile.")
     platform: str | None = Field(default=None, description="The platform to build for, e.g. `linux/amd64`.")
     labels: dict[str, Text] = Field(default_factory=dict, description="Labels of the image.")
     endpoints: tuple[Endpoint, ...] = Field(default=(), description="Endpoints of an image that serves.")
@@ -569,6 +584,8 @@ class App(Config):
     services: tuple[Service, ...] = Field(default=(), description="The services.")
     images: tuple[Image, ...] = Field(default=(), description="The images.")
     executors: tuple[AnyExecutor, ...] = Field(default=(), description="Executors by name.")
+    sources: tuple[AnySource, ...] = Field(default=(), description="Where SQL tasks read: databases, files, functions.")
+    sinks: tuple[AnySink, ...] = Field(default=(), description="Where SQL tasks write: databases, files.")
     volumes: tuple[Volume, ...] = Field(default=(), description="Volumes by name.")
     secrets: tuple[Secret, ...] = Field(default=(), description="Secrets by name: where their values come from.")
     metrics: AnyMetrics = Field(default=(), description="Where the metrics of pipelines without `metrics` go.")

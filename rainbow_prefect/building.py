@@ -18,6 +18,7 @@ from .registry import Registry
 from .resolve import Resolved
 from .schema import Config
 from .secrets import Secret
+from .sql_etl.base import AnySink, AnySource
 from .tasks.base import AnyTask
 from .variables import Lookup
 
@@ -109,7 +110,7 @@ def _named(data: Map) -> dict[str, list[Site]]:
     """The sections whose names tasks use, proved already: names only."""
     return {
         key: [Site((key, index), one, None) for index, one in enumerate(data[key])]
-        for key in ("executors", "volumes", "secrets")
+        for key in ("executors", "volumes", "secrets", "sources", "sinks")
         if isinstance(data.get(key), list)
     }
 
@@ -135,6 +136,8 @@ def adopt(app: App, resolved: Resolved) -> App:
 _SECTIONS: Mapping[str, Any] = {
     "images": Image,
     "executors": AnyExecutor,
+    "sources": AnySource,
+    "sinks": AnySink,
     "volumes": Volume,
     "secrets": Secret,
     "services": Service,

@@ -12,7 +12,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from .app import App
 from .executors.base import Executor
 from .observers.base import Observer
-from .registry import Registry, executors, observers, tasks
+from .registry import Registry, executors, observers, sinks, sources, tasks
+from .sql_etl.base import Sink, Source
 from .tasks.base import Task
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -36,8 +37,12 @@ def json_schema() -> dict[str, Any]:
     for name, registry, base in (("Task", tasks, Task), ("Executor", executors, Executor)):
         _types(name, registry, base, definitions)
     _types("Observer", observers, Observer, definitions)
+    _types("Source", sources, Source, definitions)
+    _types("Sink", sinks, Sink, definitions)
     pipeline["properties"]["tasks"]["items"] = {"$ref": "#/definitions/Task"}
     root["properties"]["executors"]["items"] = {"$ref": "#/definitions/Executor"}
+    root["properties"]["sources"]["items"] = {"$ref": "#/definitions/Source"}
+    root["properties"]["sinks"]["items"] = {"$ref": "#/definitions/Sink"}
     for owner in (root, pipeline):
         owner["properties"]["observers"]["items"] = {"$ref": "#/definitions/Observer"}
     _services(service)
@@ -118,6 +123,10 @@ def _types(name: str, registry: Registry, base: type[BaseModel], definitions: di
     }
     if name == "Task":
         schema["required"] = ["task", "type"]
+    if registry.default is not None:
+        schema.pop("required", None)
+        default = {"$ref": f"#/definitions/{name}:{registry.default}"}
+        rules.append({"if": {"not": {"required": ["type"]}}, "then": default})
     schema["allOf"] = rules
     schema["open"] = True
     definitions[name] = schema

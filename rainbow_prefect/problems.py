@@ -23,6 +23,8 @@ _NAMES = {
     "services": "service",
     "images": "image",
     "executors": "executor",
+    "sources": "source",
+    "sinks": "sink",
     "volumes": "volume",
     "secrets": "secret",
     "endpoints": "endpoint",

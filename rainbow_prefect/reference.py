@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .json_schema import PLACEHOLDER, json_schema
-from .registry import Registry, executors, observers, tasks
+from .registry import Registry, executors, observers, sinks, sources, tasks
 
 INTRODUCTION = """\
 # YAML reference
@@ -27,8 +27,8 @@ section that is left empty is as absent.
 
 A file with `type: super` gives others defaults and runs nothing itself; `super: NAME` inherits from the one of that
 name, which may have a `super` itself. The nearest value wins: mappings are merged key by key, lists and single values
-are replaced. `executors`, `images`, `volumes`, `secrets`, `metrics` and `monitoring` are merged by name. `pipelines` and
-`services` are not inherited.
+are replaced. `executors`, `images`, `sources`, `sinks`, `volumes`, `secrets`, `metrics` and `monitoring` are merged by
+name. `pipelines` and `services` are not inherited.
 
 The tasks of a pipeline are the `before_tasks` of the outermost super first, then of the nearer ones and of the file
 itself, then its own, then the `after_tasks` the other way round. `tasks` in `pipeline_defaults` surround the
@@ -96,6 +96,10 @@ def reference() -> str:
     text = "Entries of the root `executors`. A task names one with `executor:`. These keys are those of every type."
     parts += _table("Executors", text, definitions["Executor"])
     parts += _types("Executors of type", "Executor", executors, definitions, set(definitions["Executor"]["properties"]))
+    for title, name, registry in (("Sources", "Source", sources), ("Sinks", "Sink", sinks)):
+        text = f"Entries of the root `{registry.what}s`. A task of type `sql_etl` names one with `{registry.what}:`."
+        parts += _table(title, text, definitions[name])
+        parts += _types(f"{title} of type", name, registry, definitions, set(definitions[name]["properties"]))
     parts += _table("Observers", "Entries of `observers` of a file or a pipeline.", definitions["Observer"])
     parts += _types("Observers of type", "Observer", observers, definitions, set(definitions["Observer"]["properties"]))
     for name, title, text in _SECTIONS:

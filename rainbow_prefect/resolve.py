@@ -31,6 +31,7 @@ from .variables import (
 
 SECTIONS = frozenset(
     {"pipelines", "services", "images", "executors", "volumes", "secrets", "metrics", "monitoring", "variables"}
+    | {"sources", "sinks"}
     | {"pipeline_defaults", "task_defaults", "service_defaults", "plugins", "observers", "env_vars", "tags", "labels"}
     | {"owner", "description", "executor", "always_run", "super", "type"}
 )
@@ -42,7 +43,14 @@ SECTIONS_BELOW = frozenset(
 )
 """The same below the root; there nothing also takes away what would be inherited."""
 
-NAMED = {"executors": "executor", "images": "image", "volumes": "volume", "secrets": "secret"}
+NAMED = {
+    "executors": "executor",
+    "images": "image",
+    "volumes": "volume",
+    "secrets": "secret",
+    "sources": "source",
+    "sinks": "sink",
+}
 """Root lists whose items are merged by name, with the key of the name."""
 
 NAMED_BELOW = {"metrics": "metric", "monitoring": "monitor", "backends": "backend", "observers": "observer"} | {

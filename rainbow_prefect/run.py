@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from .executors.base import Executor
     from .secrets import Secrets
+    from .sql_etl.base import Sink, Source
 
 T = TypeVar("T")
 
@@ -134,7 +135,8 @@ class Run:
     `write` takes one line of output (already without its newline) to the log of this slice; it masks secrets.
     `image` is the image to run in when the task names none: one that was built of its source, or None.
     `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
-    this machine, or None when it has none; `claims` gives it its claim in a cluster.
+    this machine, or None when it has none; `claims` gives it its claim in a cluster. `sources` and `sinks` are those of
+    the app, by name.
     """
 
     app: str
@@ -156,6 +158,8 @@ class Run:
     image: str | None = None
     volumes: Mapping[str, Path | None] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    sinks: Mapping[str, Sink] = field(default_factory=dict)
     deadline: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     write: Callable[[str], None] = print

@@ -220,6 +220,8 @@ def _run_task(
             source=app.source_of(task),
             volumes={one.volume: app.root / one.local.path if one.local else None for one in app.volumes},
             claims={one.volume: one.claim for one in app.volumes},
+            sources={one.source: one for one in app.sources if one.source},
+            sinks={one.sink: one for one in app.sinks if one.sink},
             deadline=None if task.timeout_minutes is None else time.monotonic() + 60 * task.timeout_minutes,
             write=lambda line: report.log_tail.append(secrets.mask(line)),
         )

@@ -253,6 +253,8 @@ class StepRun:
             image=world.images.get(self.name),
             volumes={two.volume: app.root / two.local.path if two.local else None for two in app.volumes},
             claims={two.volume: two.claim for two in app.volumes},
+            sources={two.source: two for two in app.sources if two.source},
+            sinks={two.sink: two for two in app.sinks if two.sink},
             deadline=world.deadline,
             write=lambda line: self._write(one, line),
             logs_sent=world.logs.flush,

@@ -1,0 +1,367 @@
+"""Moves the rows of one query into one table: looks, chooses the lane, pumps, commits; all that is tried again is here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from queue import Empty, Full, Queue
+from typing import Any, Generic, TypeVar
+
+from ..errors import Cancelled, TaskFailed
+from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Sink, Source, Writer
+from .lanes import Choice, Engine, choose, misfits
+from .types import Schema
+
+T = TypeVar("T")
+
+QUEUE_CHUNKS = 8
+QUEUE_BATCHES = 2
+_LOOK_SECONDS = 0.2
+_ATTEMPTS = 5
+_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be moved: one query of a source into one table of a sink, in one part.
+
+    `run_key` is the same in each attempt of a run. `pre` and `post` are statements of the sink, in the transaction.
+    """
+
+    name: str
+    run_key: str
+    query: Query
+    table: tuple[str | None, str]
+    mode: Mode = "append"
+    keys: tuple[str, ...] = ()
+    part: str = "all"
+    engine: Engine = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Moved:
+    """What became of an order: rule R4 of its report.
+
+    `seconds` is the time from opening the source to the commit; `attempt` the one that did it; `skipped` is True when an earlier
+    attempt had loaded this part already.
+    """
+
+    table: str
+    mode: Mode
+    engine: str = ""
+    reason: str = ""
+    part: str = "all"
+    attempt: int = 1
+    skipped: bool = False
+    seconds: float = 0.0
+    counts: Counts = field(default_factory=Counts)
+    ddl: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data: the output of the task."""
+        counts = self.counts
+        return {
+            "rows": counts.written,
+            "table": self.table,
+            "mode": self.mode,
+            "rows_read": counts.read,
+            "rows_written": counts.written,
+            "rows_inserted": counts.inserted,
+            "rows_updated": counts.updated,
+            "rows_deleted": counts.deleted,
+            "rows_quarantined": counts.quarantined,
+            "bytes": counts.size_bytes,
+            "seconds": round(self.seconds, 3),
+            "engine": self.engine,
+            "part": self.part,
+            "attempt": self.attempt,
+            "skipped_as_duplicate": self.skipped,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before anything is written: the columns on both sides, the lane, the statements."""
+
+    came: Schema
+    existing: Schema | None
+    job: Job
+    choice: Choice
+    ddl: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+def move(order: Order, source: Source, sink: Sink, session: Session) -> Moved:
+    """Do it, once: a part that this run loaded before is not loaded again.
+
+    A fault that may pass is tried again with a pause, each time from the start; the sink is then as it was before.
+
+    Raises:
+        Refused, BadValue, Passing: as they are told; the sink is as it was.
+        Cancelled: `session.stop` was set.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _once(order, source, sink, session, attempt)
+        except Passing as error:
+            if session.stop.is_set():
+                raise Cancelled("cancelled; nothing was written") from None
+            if attempt == _ATTEMPTS:
+                raise
+            pause = min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** (attempt - 1))
+            session.say(f"{error.message}; trying again in {pause:g} s (attempt {attempt + 1} of {_ATTEMPTS})")
+            if session.stop.wait(pause):
+                raise Cancelled("cancelled; nothing was written") from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -> Prepared:
+    """Look at both sides and choose the lane; nothing is written.
+
+    Raises:
+        Refused: the columns, keys or types of the two do not go together; all of it is told at once.
+    """
+    came = reader.describe(order.query)
+    _refuse_names(came)
+    existing = writer.describe(order.table)
+    job = Job(
+        order.name,
+        order.run_key,
+        order.table,
+        order.mode,
+        came,
+        part=order.part,
+        attempt=attempt,
+        keys=order.keys,
+        options=order.options,
+    )
+    _refuse_keys(job)
+    target = existing
+    if existing is not None:
+        _refuse_columns(job, existing, writer)
+    else:
+        target = _as_made(came, writer)
+    assert target is not None
+    choice = choose(came, target, reader.lanes(), writer.lanes(), engine=order.engine)
+    ddl = () if existing is not None else tuple(writer.ddl(job))
+    return Prepared(came, existing, job, choice, ddl, tuple(writer.plan(job, existing)))
+
+
+def _refuse_names(came: Schema) -> None:
+    seen: set[str] = set()
+    twice = [one for one in came.names if one in seen or seen.add(one)]  # type: ignore[func-returns-value]
+    if twice:
+        raise Refused(f"the query gives the column '{twice[0]}' twice; name each column once with AS")
+    if any(not one for one in came.names):
+        raise Refused("the query gives a column without a name; name it with AS")
+    if not came.columns:
+        raise Refused("the query gives no columns; write a SELECT")
+
+
+def _refuse_keys(job: Job) -> None:
+    missing = [one for one in job.keys if one not in job.schema]
+    if missing:
+        raise Refused(
+            f"`keys` names {_listed(missing)}, which the query does not give (columns: {', '.join(job.schema.names)})"
+        )
+
+
+def _refuse_columns(job: Job, existing: Schema, writer: Writer) -> None:
+    """Tell at once all that keeps the rows from fitting into the table."""
+    shown = ".".join(one for one in job.table if one)
+    flaws = [
+        f"the table '{shown}' has no column {_listed(new)} (columns: {', '.join(existing.names)})"
+        for new in [[one for one in job.schema.names if one not in existing]]
+        if new
+    ]
+    needed = [
+        one.name
+        for one in existing.columns
+        if one.name not in job.schema and not one.nullable and one.default is None and not one.generated
+    ]
+    if needed:
+        flaws.append(f"the table '{shown}' needs a value in {_listed(needed)}, which the query does not give")
+    flaws += [
+        f"column '{column.name}' is {column.type} and {kind} in the table '{shown}', which {why}"
+        for column, kind, why in misfits(job.schema, existing)
+        if not _is_loose(writer.dialect)
+    ]
+    if flaws:
+        raise Refused(f"{'; '.join(flaws)}; nothing was written: change the query or the table")
+
+
+def _is_loose(dialect: str) -> bool:
+    """SQLite takes any value in any column; each value is looked at instead."""
+    return dialect == "sqlite"
+
+
+def _as_made(came: Schema, writer: Writer) -> Schema:
+    """The columns of the table that will be made."""
+    return Schema(
+        tuple(
+            replace(one, type=replace(one.type, native=writer.type_of(one), dialect=writer.dialect))
+            for one in came.columns
+        )
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{one}'" for one in names)
+
+
+# -- one attempt
+
+
+def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: int) -> Moved:
+    begun = time.monotonic()
+    reader = source.open(session)
+    try:
+        writer = sink.open(session)
+        try:
+            with _cancelled_by(session, reader, writer):
+                return _loaded(order, reader, writer, session, attempt, begun)
+        except BaseException:
+            writer.rollback()
+            raise
+        finally:
+            writer.close()
+    finally:
+        reader.close()
+
+
+def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, attempt: int, begun: float) -> Moved:
+    prepared = prepare(order, reader, writer, attempt=attempt)
+    job, lane = prepared.job, prepared.choice.lane
+    moved = Moved(
+        ".".join(one for one in order.table if one), order.mode, lane, prepared.choice.reason, order.part, attempt
+    )
+    moved.ddl = list(prepared.ddl)
+    if not writer.begin(job, prepared.existing):
+        moved.skipped = True
+        session.say(f"part '{order.part}' of this run is loaded already; nothing to do")
+    else:
+        counts = Counts(read=_pumped(order.query, prepared, reader, writer, session, moved.counts))
+        counts.size_bytes = moved.counts.size_bytes
+        moved.counts = writer.finish(counts)
+        if session.stop.is_set():
+            raise Cancelled("cancelled; nothing was written")
+        writer.commit(moved.counts)
+    moved.seconds = time.monotonic() - begun
+    return moved
+
+
+def _pumped(query: Query, prepared: Prepared, reader: Reader, writer: Writer, session: Session, counts: Counts) -> int:
+    """Read in a thread of its own and write in this one, with few pieces between; gives the rows that were written."""
+    lane, schema = prepared.choice.lane, prepared.came
+    if lane == "rows":
+        with _ahead(reader.rows(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as rows:
+            return writer.write_rows(rows)
+    if lane == "arrow":
+        with _ahead(reader.batches(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as batches:
+            return writer.write_batches(batches)
+    with _ahead(reader.chunks(query, schema, lane), QUEUE_CHUNKS, session.stop, reader.cancel) as chunks:
+        return writer.write_chunks(_counted(chunks, counts), lane)
+
+
+def _counted(chunks: Iterable[bytes], counts: Counts) -> Iterator[bytes]:
+    for one in chunks:
+        counts.size_bytes += len(one)
+        yield one
+
+
+class _End(Generic[T]):
+    """What the reading thread puts last: why it ended, None when all was read."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+@contextmanager
+def _ahead(pieces: Iterable[T], size: int, stop: threading.Event, cancel: Callable[[], None]) -> Iterator[Iterator[T]]:
+    """The pieces, read ahead by a thread; it has ended when this ends, in whichever way."""
+    queue: Queue[T | _End[T]] = Queue(size)
+    given_up = threading.Event()
+
+    def put(one: T | _End[T]) -> bool:
+        while not given_up.is_set():
+            try:
+                queue.put(one, timeout=_LOOK_SECONDS)
+                return True
+            except Full:
+                continue
+        return False
+
+    def read() -> None:
+        error: BaseException | None = None
+        try:
+            for one in pieces:
+                if stop.is_set() or not put(one):
+                    break
+        except BaseException as found:
+            error = found
+        finally:
+            put(_End(error))
+
+    def taken() -> Iterator[T]:
+        while True:
+            one = queue.get()
+            if isinstance(one, _End):
+                if one.error is not None:
+                    raise one.error
+                if stop.is_set():
+                    raise Cancelled("cancelled; nothing was written")
+                return
+            yield one
+
+    thread = threading.Thread(target=read, name="sql-reader", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    except BaseException:
+        cancel()
+        raise
+    finally:
+        given_up.set()
+        while thread.is_alive():
+            with_nothing(queue)
+            thread.join(_LOOK_SECONDS)
+
+
+def with_nothing(queue: Queue[Any]) -> None:
+    """Empty a queue, so that whoever fills it sees that nobody takes any more."""
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return
+
+
+@contextmanager
+def _cancelled_by(session: Session, reader: Reader, writer: Writer) -> Iterator[None]:
+    """End what the servers do as soon as the run is cancelled; an error that comes of it is told as the cancel that it is."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_SECONDS):
+            if session.stop.is_set():
+                reader.cancel()
+                writer.cancel()
+                return
+
+    thread = threading.Thread(target=watch, name="sql-cancel", daemon=True)
+    thread.start()
+    try:
+        yield
+    except TaskFailed as error:
+        if session.stop.is_set() and not isinstance(error, Cancelled):
+            raise Cancelled("cancelled; nothing was written") from error
+        raise
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,0 +1,232 @@
+"""The task type `sql_etl`: the rows of a query go from a source to a table of a sink, by configuration alone."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+
+from ..errors import Cancelled, TaskFailed, TimedOut, near
+from ..schema import Name, Text, kind_of, wrong
+from ..sql_etl.base import MODES, AnySink, AnySource, Mode, Query, Session, Sink, Source
+from .base import Flaw, Place, Task
+
+if TYPE_CHECKING:
+    from ..run import Run
+    from ..sql_etl.move import Order
+
+T = TypeVar("T", Source, Sink)
+
+_LOOK_SECONDS = 0.2
+_TABLE = re.compile(r'(?:(?P<schema>"(?:[^"]|"")+"|[^".]+)\.)?(?P<name>"(?:[^"]|"")+"|[^"].*)\Z', re.DOTALL)
+
+
+def _store(kind: Any) -> Any:
+    """A name or an URL stays text; a mapping is an entry as `sources` or `sinks` has them."""
+
+    def made(value: Any) -> Any:
+        if isinstance(value, str | Source | Sink):
+            return value
+        if isinstance(value, Mapping):
+            return TypeAdapter(kind).validate_python(dict(value))
+        raise wrong(f"must be a name, an URL or a mapping, got {kind_of(value)}")
+
+    return made
+
+
+def _mode(value: Any) -> Any:
+    if isinstance(value, str) and value not in MODES:
+        hint = near(value, MODES)
+        raise wrong(f"unknown mode '{value}'", hint=hint or f"write one of: {', '.join(MODES)}")
+    return value
+
+
+_EITHER = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})
+_FROM = Annotated[str | AnySource, BeforeValidator(_store(AnySource)), _EITHER]
+_TO = Annotated[str | AnySink, BeforeValidator(_store(AnySink)), _EITHER]
+
+
+class SqlEtl(Task):
+    """Moves the rows of a query from a source to a table of a sink, exactly once for each run.
+
+    `source` and `sink` are names of the root sections `sources` and `sinks`, URLs, or mappings with the keys of an entry
+    there. What the rows are is said by `query`, `query_file` or `source_table`; without any of them the table of the
+    sink's name is read.
+    """
+
+    type: Literal["sql_etl", "sql"] = "sql_etl"
+    source: _FROM = Field(description="Where the rows come from: a name of `sources`, an URL, or a mapping.")
+    query: Text | None = Field(default=None, min_length=1, description="One statement that gives the rows.")
+    query_file: Text | None = Field(
+        default=None, min_length=1, description="The file with the statement, relative to this file."
+    )
+    source_table: Text | None = Field(default=None, min_length=1, description="The table to read, instead of a query.")
+    sink: _TO = Field(description="Where they go: a name of `sinks`, an URL, or a mapping.")
+    table: Text | None = Field(
+        default=None,
+        min_length=1,
+        description='The table to write: NAME or SCHEMA.NAME; `"a.b"` in quotes is one name.',
+    )
+    output_table: Text | None = Field(default=None, min_length=1, description="The older spelling of `table`.")
+    mode: Annotated[Mode, BeforeValidator(_mode)] = Field(
+        default="append", description="What happens to the rows that are there."
+    )
+    keys: tuple[Name | Text, ...] = Field(default=(), description="The columns that tell a row from all others.")
+    engine: Literal["auto", "copy", "arrow", "rows"] = Field(
+        default="auto", description="How the rows go; `auto` takes the fastest way that loses nothing."
+    )
+
+    # -- what is wrong with it
+
+    def check(self, place: Place) -> Iterator[Flaw]:
+        said = [key for key in ("query", "query_file", "source_table") if getattr(self, key) is not None]
+        if len(said) > 1:
+            yield Flaw((said[1],), f"'{said[0]}' and '{said[1]}' exclude each other", "keep one of them", on_key=True)
+        if not said and self.table is None:
+            yield Flaw((), "nothing says what to read", "add `query`, `query_file` or `source_table`")
+        if self.table is None and self.output_table is None:
+            yield Flaw((), "nothing says where to write", "add `table`")
+        if self.table is not None and self.output_table is not None:
+            yield Flaw(("output_table",), "'table' and 'output_table' are the same", "keep `table`", on_key=True)
+        if self.query_file is not None and not (place.root / self.query_file).is_file():
+            yield Flaw(("query_file",), f"the file {self.query_file} does not exist", "correct the path")
+        if self.mode in ("upsert", "insert_new") and not self.keys:
+            yield Flaw(("mode",), f"`mode: {self.mode}` needs `keys`", "name the columns that tell a row from others")
+        if self.executors > 1 or self.split_input or self.split_size is not None:
+            key = next(one for one in ("executors", "split_input", "split_size") if one in self.model_fields_set)
+            yield Flaw((key,), f"'{key}' is not for tasks of type '{self.type}'", "remove it", on_key=True)
+        yield from _flaws_of("source", self.source, [one.source for one in place.app.sources if one.source])
+        yield from _flaws_of("sink", self.sink, [one.sink for one in place.app.sinks if one.sink])
+
+    # -- what it does
+
+    def run(self, run: Run) -> dict[str, Any]:
+        from ..sql_etl.move import move
+
+        mine: SqlEtl = run.secrets.render(self)
+        source, sink = _open_to(mine.source, run.sources, run), _open_to(mine.sink, run.sinks, run)
+        with _session(run) as session:
+            try:
+                moved = move(mine.order(run, source, sink), _source(source), _sink(sink), session)
+            except Cancelled:
+                if run.timed_out or run.remaining_seconds() == 0:
+                    raise TimedOut("timed out; nothing was written") from None
+                raise
+            except TaskFailed as error:
+                raise type(error)(run.secrets.mask(error.message)) from None
+        counts = moved.counts
+        if not moved.skipped:
+            run.write(
+                f"wrote {counts.written} of {counts.read} rows to {moved.table} ({moved.engine}, {moved.seconds:.1f} s)"
+            )
+        return moved.as_dict()
+
+    def order(self, run: Run, source: Source | str, sink: Sink | str) -> Order:
+        """What is to be moved, in this run."""
+        from ..sql_etl.move import Order
+
+        return Order(
+            name=f"{run.app}/{run.pipeline}/{run.task}",
+            run_key=run.run_id,
+            query=self._query(run, source),
+            table=_with_schema(table_name(self.table or self.output_table or ""), sink),
+            mode=self.mode,
+            keys=tuple(self.keys),
+            engine=self.engine,
+        )
+
+    def _query(self, run: Run, source: Source | str) -> Query:
+        if self.query is not None:
+            return Query(sql=self.query)
+        if self.query_file is not None:
+            try:
+                return Query(sql=(run.root / self.query_file).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise TaskFailed(f"`query_file`: {self.query_file} cannot be read: {error}") from None
+        return Query(table=_with_schema(table_name(self.source_table or self.table or ""), source))
+
+
+def table_name(text: str) -> tuple[str | None, str]:
+    """`NAME` or `SCHEMA.NAME`; a part in double quotes may have dots."""
+    found = _TABLE.match(text.strip())
+    if found is None:
+        return None, text
+    return _unquoted(found["schema"]), _unquoted(found["name"]) or text
+
+
+def _unquoted(text: str | None) -> str | None:
+    if text is not None and len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"')
+    return text
+
+
+def _with_schema(table: tuple[str | None, str], store: Source | Sink | str) -> tuple[str | None, str]:
+    schema, name = table
+    return schema or getattr(store, "schema_name", None), name
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text or text.lstrip().startswith("{{")
+
+
+def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
+    """What is wrong with a name or an URL; a mapping was checked with its fields."""
+    from ..sql_etl.sqlalchemy import url_flaw
+
+    url = value if isinstance(value, str) else getattr(value, "url", None)
+    if url is None or "{{" in url:
+        return
+    if isinstance(value, str) and not _is_url(value):
+        if value not in known:
+            hint = near(value, known) or f"add it to the root section `{key}s`, or write an URL"
+            yield Flaw((key,), f"unknown {key} '{value}'", hint)
+        return
+    flaw = url_flaw(url)
+    if flaw is not None:
+        yield Flaw((key,), f"the `url` {flaw[0]}" if not isinstance(value, str) else flaw[0], flaw[1])
+
+
+def _open_to(value: str | T, known: Mapping[str, T], run: Run) -> str | T:
+    """The entry of this name with its secrets; an URL stays one."""
+    if isinstance(value, str) and not _is_url(value):
+        if value not in known:
+            raise TaskFailed(f"there is no '{value}' among: {', '.join(known) or 'none'}")
+        entry: T = run.secrets.render(known[value])
+        return entry
+    return value
+
+
+def _source(value: str | Source) -> Source:
+    from ..sql_etl.sqlalchemy import SqlSource
+
+    return SqlSource(url=value) if isinstance(value, str) else value
+
+
+def _sink(value: str | Sink) -> Sink:
+    from ..sql_etl.sqlalchemy import SqlSink
+
+    return SqlSink(url=value) if isinstance(value, str) else value
+
+
+@contextmanager
+def _session(run: Run) -> Iterator[Session]:
+    """What source and sink are told; its `stop` is set when the run is cancelled and when its time is over."""
+    stop, is_over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_SECONDS):
+            if run.stop.is_set() or run.remaining_seconds() == 0:
+                stop.set()
+                return
+
+    thread = threading.Thread(target=watch, name="sql-stop", daemon=True)
+    thread.start()
+    try:
+        yield Session(name=f"rainbow {run.pipeline}/{run.task}"[:63], root=run.root, stop=stop, say=run.write)
+    finally:
+        is_over.set()
+        thread.join()
