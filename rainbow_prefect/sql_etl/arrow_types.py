@@ -540,7 +540,7 @@ def _in_unit(nanoseconds: int, target: Any) -> int:
     step = 10 ** (9 - _PRECISION[target.unit])
     if nanoseconds % step:
         raise ValueError("it has more digits after the second")
-    return nanoseconds // step
+    return int(nanoseconds // step)
 
 
 def _list(value: str | Sequence[Any], one: Type, target: Any, pa: Any) -> list[Any]:
