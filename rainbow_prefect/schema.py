@@ -43,6 +43,30 @@ def _python_version(value: str) -> str:
     raise wrong(f"must be a version of Python 3, got {value!r}", hint="write e.g. '3.12'")
 
 
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?=[^/]*[.:]|localhost/)(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d+)?"
+_IMAGE = (
+    rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,})?"
+)
+
+
+def _image_name(value: str) -> str:
+    """Source: the grammar of references, github.com/distribution/reference."""
+    if re.fullmatch(_IMAGE, value, re.ASCII) or "{{" in value:  # a secret in it is told elsewhere
+        return value
+    raise wrong(
+        f"'{value}' is not the name of an image", hint="write e.g. team/app:1 or registry.example.com/team/app:1"
+    )
+
+
+def _argument(value: str) -> str:
+    if re.fullmatch(r"[^\s=]+", value):
+        return value
+    raise wrong(f"'{value}' is not the name of an argument", hint="use letters, digits and '_'")
+
+
 def _strict_int(value: Any) -> Any:
     if isinstance(value, (bool, float)):
         raise wrong(f"must be a whole number, got {_shown(value)}")
@@ -131,6 +155,12 @@ PythonVersion = Annotated[
     str, Field(json_schema_extra={"pattern": r"^3\.[0-9]+"}), AfterValidator(_python_version), BeforeValidator(_text)
 ]
 """A version of Python 3: `3.12` or `3.12.4`."""
+
+ImageName = Annotated[str, AfterValidator(_image_name), BeforeValidator(_text)]
+"""The name of an image: `team/app:1`, with the host of a registry before it where it is not Docker Hub."""
+
+BuildArgs = dict[Annotated[str, AfterValidator(_argument)], Text]
+"""Arguments of a Dockerfile."""
 
 EnvVars = dict[str, Annotated[str, BeforeValidator(_env_value)]]
 """Environment variables; numbers and booleans become their YAML text, null becomes empty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import tempfile
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ from ..masking import Masker
 from . import daemon
 from .builder import run
 from .recipe import Recipe, tagged
+
+_PROGRESS = re.compile(r"[0-9a-f]{12}: |The push refers to repository ")
 
 DOCKER_HUB = "https://index.docker.io/v1/"
 
@@ -73,12 +76,13 @@ def _pushed(
         with login_env(login) as more:
             argv = ["docker", "push", tagged(one.image)]
             status = run(argv, {**env, **more}, last.append, lambda line: None, stop)
+            told = [line for line in last if line.strip() and not _PROGRESS.match(line)]
     except Cancelled:
         return "cancelled"
     except (RainbowError, OSError) as error:
-        message = str(error)
+        message = str(error).removeprefix(f"image '{one.image}': ")
     else:
-        message = masker.mask(" | ".join(line for line in last if line.strip())[-500:]) if status else ""
+        message = masker.mask(" | ".join(told)[-500:]) if status else ""
         message = message or (f"exit status {status}" if status else "")
     tell(one.image, f"could not be pushed: {message}" if message else "pushed")
     return message

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from rainbow_prefect.app import App
 from rainbow_prefect.check import check
 from rainbow_prefect.errors import CallError
 from rainbow_prefect.images.recipes import Recipe, image_of, needed, recipes, tagged
+from rainbow_prefect.schema import ImageName
 from tests.conftest import Project
 
 FILES = {"code/a.py": "", "web/w.py": "def p(): return 'p'\n", "conf/pip.conf": "", "Dockerfile": "FROM team/app:1\n"}
@@ -183,10 +185,46 @@ def test_tags() -> None:
     ]
 
 
+NO_IMAGE = "'{}' is not the name of an image; write e.g. team/app:1 or registry.example.com/team/app:1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "app",
+            "team/app:1",
+            "host:5000/a/b:x",
+            "a__b-c--d.e/f:A_1.x-y",
+            "localhost/a",
+            "[::1]:5000/a",
+            "ghcr.io/a@sha256:" + 64 * "0",
+        ),
+        *("UPPER.example/a", "a:1@sha256:" + 64 * "f", "sha256:" + 64 * "0", "35d367459f37", "'{{secret.x}}'"),
+    ],
+)
+def test_names_of_images(name: str) -> None:
+    assert TypeAdapter(ImageName).validate_python(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Upper/a", "a b", "-x", "--help", "a:", "a//b", "http://a/b", "a\n", "a@sha256:12", "/a", "a/", "$A", "żółw"],
+)
+def test_what_is_no_name_of_an_image(name: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(ImageName).validate_python(name)
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
         ("python_version: '2.7'", "`python_version` must be a version of Python 3, got '2.7'; write e.g. '3.12'"),
+        ("base_image: a b", NO_IMAGE.format("a b")),
+        ("base_image: ''", NO_IMAGE.format("")),
+        ("base_image: Upper/x", NO_IMAGE.format("Upper/x")),
+        ("build_args: {A B: x}", "'A B' is not the name of an argument; use letters, digits and '_'"),
+        ("build_args: {'': x}", "'' is not the name of an argument; use letters, digits and '_'"),
         ("python_version: three", "`python_version` must be a version of Python 3, got 'three'; write e.g. '3.12'"),
         (
             "dockerfile: Dockerfile, base_image: b",
