@@ -37,7 +37,9 @@ class Type:
     `bits` is the size of an int (8, 16, 32, 64) or float (32, 64). `precision` and `scale` are those of a decimal
     (precision None: as many digits as one likes); `precision` of a time or timestamp is its digits after the second
     (None: 6). `length` is that of text (characters) or bytes (None: no limit), `fixed` pads text to it. `native` is the
-    type as `dialect` writes it, e.g. `numeric(38,10)`; equal ones of one dialect hold the same values.
+    type as `dialect` writes it, e.g. `numeric(38,10)`; equal ones of one dialect hold the same values, when their
+    `labels` (of an enum) and `fields` (names and types of a composite) are equal too. `item` is what an array, or a range,
+    is of.
     """
 
     kind: Kind
@@ -49,6 +51,7 @@ class Type:
     fixed: bool = False
     item: Type | None = None
     labels: tuple[str, ...] = ()
+    fields: tuple[tuple[str, Type], ...] = ()
     native: str = ""
     dialect: Dialect = ""
 
@@ -126,7 +129,12 @@ def fit(source: Type, sink: Type) -> Fit | None:
 
     Different databases never have the `same` type: what is equal in name may differ in its edges.
     """
-    if source.dialect == sink.dialect and source.native and source.native == sink.native:
+    if (
+        source.dialect == sink.dialect
+        and source.native
+        and source.native == sink.native
+        and _parts(source) == _parts(sink)
+    ):
         return "same"
     if _holds(source, sink):
         return "same" if _bare(source) == _bare(sink) and source.dialect == sink.dialect else "wider"
@@ -134,7 +142,11 @@ def fit(source: Type, sink: Type) -> Fit | None:
 
 
 def _bare(one: Type) -> tuple[object, ...]:
-    return (one.kind, one.bits, one.unsigned, one.precision, one.scale, one.length, one.fixed, one.item, one.labels)
+    return (one.kind, one.bits, one.unsigned, one.precision, one.scale, one.length, one.fixed, one.item, *_parts(one))
+
+
+def _parts(one: Type) -> tuple[object, ...]:
+    return (one.labels, one.fields, _parts(one.item) if one.item else None)
 
 
 def _holds(source: Type, sink: Type) -> bool:
@@ -154,7 +166,7 @@ def _holds(source: Type, sink: Type) -> bool:
             return _holds_decimal(source, sink)
         case "bytes", "bytes":
             return sink.length is None or (source.length is not None and source.length <= sink.length)
-        case (("time" | "timetz" | "timestamp" | "timestamptz"), _) if source.kind == sink.kind:
+        case (("time" | "timetz" | "timestamp" | "timestamptz" | "interval"), _) if source.kind == sink.kind:
             return _digits(source) <= _digits(sink)
         case "text", "text":
             return source.fixed and source.length == sink.length
@@ -162,14 +174,18 @@ def _holds(source: Type, sink: Type) -> bool:
             return source.item is not None and sink.item is not None and fit(source.item, sink.item) is not None
         case "enum", "enum":
             return set(source.labels) <= set(sink.labels)
-        case (("bool" | "date" | "uuid" | "json" | "interval"), _):
+        case "json", "json":  # jsonb keeps no spaces and the last of equal keys
+            return sink.native != "jsonb" or source.native == "jsonb" or source.dialect != sink.dialect
+        case (("bool" | "date" | "uuid"), _):
             return source.kind == sink.kind
         case _:
             return False
 
 
 def _is_text_enough(source: Type, sink: Type) -> bool:
-    """Whether text of the sink's length takes every value: only text of a length that fits, and labels, are sure to."""
+    """Whether text of the sink's length takes every value: text of a length that fits, labels, what is text only."""
+    if source.kind == "other":  # its values are text, see `base.Rows`
+        return sink.length is None
     if source.kind == "enum":
         return sink.length is None or all(len(one) <= sink.length for one in source.labels)
     if source.kind != "text" or source.fixed:
