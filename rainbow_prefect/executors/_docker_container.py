@@ -271,8 +271,9 @@ class Slice:
         path = self.output_path
         if any(path.is_relative_to(self.work / one.target) for one in self.command.mounts if one.source is not None):
             return False
-        in_root = self.work == PurePosixPath("/") and not is_root(self.user)
-        return (self._is_absolute and not path.is_relative_to(self.work)) or in_root
+        if self.work == PurePosixPath("/"):
+            return not is_root(self.user) or path.parent != self.work
+        return self._is_absolute and not path.is_relative_to(self.work)
 
     # -- while it runs
 

@@ -88,6 +88,12 @@ def test_absolute_output_is_that_path_in_the_container(bench: Bench, path: str) 
     assert bench.lines == [path]
 
 
+def test_absolute_output_of_an_image_without_a_working_directory(bench: Bench, base_image: str) -> None:
+    command = Command(shell="echo [1] > /some/where/out.json", output_path="/some/where/out.json", image=base_image)
+
+    assert bench(command).value == [1]
+
+
 def test_absolute_output_that_is_missing_is_told(bench: Bench) -> None:
     error = bench.failure(Command(shell="true", output_path="/some/where/out.json"))
 
