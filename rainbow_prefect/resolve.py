@@ -726,6 +726,8 @@ class _App:
         return self.scope.inside(Level("the parameters", {**values, **(given or {})}, literal=True))
 
     def task(self, item: Any, scope: Scope, keys: tuple[str | int, ...]) -> Any:
+        if isinstance(item, Map) and "incremental" in item:  # known only when the task starts
+            scope = scope.inside(Level("the cursor", {"cursor": "{{cursor}}"}, literal=True))
         if not isinstance(item, Map) or "variables" not in item:
             return self.renderer.render(item, scope, keys)
         variables = self._task_variables(item["variables"], scope, keys)

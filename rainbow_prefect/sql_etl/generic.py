@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, exc
@@ -9,6 +10,9 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import TaskFailed
 from .base import BadValue, Passing, Reader, Refused, Session, Writer
+
+WRITES = "rainbow_writes"
+"""The execution option of connections that write."""
 
 _PASSING = ("database is locked", "database table is locked", "deadlock", "connection", "server closed", "timeout")
 
@@ -41,7 +45,7 @@ def engine_of(url: URL, session: Session, settings: Any, *, writes: bool) -> Eng
     engine = create_engine(url, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
     if is_sqlite:
         event.listen(engine, "connect", _sqlite_connected)
-        event.listen(engine, "begin", _sqlite_begins_writing if writes else _sqlite_begins)
+        event.listen(engine, "begin", _sqlite_begins)
     return engine
 
 
@@ -54,19 +58,24 @@ def _with_folder(url: URL, session: Session, *, writes: bool) -> URL:
         raise Refused(f"the database {url.database} does not exist; correct `url`")
     if not file.parent.is_dir():
         raise Refused(f"the folder of the database {url.database} does not exist; make it, or correct `url`")
+    if session.only_looks and not file.exists():
+        return url.set(database=":memory:")
     return url.set(database=str(file))
 
 
 def _sqlite_connected(connection: Any, _: Any) -> None:
     connection.isolation_level = None
+    connection.create_function("rainbow_sha256", 1, _sha256, deterministic=True)
+
+
+def _sha256(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sqlite_begins(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-def _sqlite_begins_writing(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """A connection that will write takes the lock at once: two that read first could not both go on."""
+    writes = connection.get_execution_options().get(WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def told(error: exc.SQLAlchemyError, doing: str) -> TaskFailed:

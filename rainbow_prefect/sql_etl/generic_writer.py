@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -33,8 +34,8 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql import quoted_name
 
-from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer
-from .generic import told
+from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rejected, Rows, Session, Writer
+from .generic import WRITES, told
 from .generic_types import sqlalchemy_type, type_from
 from .ledger import ledger
 from .types import Column, Schema
@@ -44,6 +45,8 @@ _SHOWN_KEYS = 5
 _PARAMETERS = {"sqlite": 32_766, "mssql": 2_100, "oracle": 65_535}
 _MOST_COLUMNS = {"sqlite": 2_000, "mssql": 1_024, "oracle": 1_000}
 _NEEDS_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert")
+_NAMED = re.compile(r"(?:column '|constraint failed: (?:[^ ]*\.)?)(?P<column>[^',]+)")
+"""Where an error names its column."""
 
 
 class GenericWriter(Writer):
@@ -56,8 +59,9 @@ class GenericWriter(Writer):
         self._job: Job | None = None
         self._fixes: dict[str, Any] = {}
         self._ordinal = 0
+        self.rejected: list[Rejected] = []
         try:
-            self._connection: Connection = engine.connect()
+            self._connection: Connection = engine.connect().execution_options(**{WRITES: True})
         except exc.SQLAlchemyError as error:
             raise told(error, "the sink cannot be opened") from None
 
@@ -141,7 +145,7 @@ class GenericWriter(Writer):
             elif job.mode == "replace":
                 self._connection.execute(delete(self._target))
             self._into = self._target
-            if job.mode in _NEEDS_STAGE:
+            if job.mode in _NEEDS_STAGE or (job.stage and existing is not None):
                 self._into = self._table(job, stage=True)
                 self._into.drop(self._connection, checkfirst=True)
                 self._into.create(self._connection)
@@ -173,7 +177,9 @@ class GenericWriter(Writer):
 
     def _make_ledger(self, job: Job) -> None:
         table = ledger(job.table[0])
-        with self._engine.begin() as connection:
+        if inspect(self._engine).has_table(table.name, job.table[0]):
+            return
+        with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
             try:
                 table.create(connection, checkfirst=True)
             except exc.SQLAlchemyError:  # another load made it a moment before
@@ -210,12 +216,51 @@ class GenericWriter(Writer):
         statement = self._sqlite_insert(names) if self.dialect == "sqlite" else None
         fixes = [self._fixes[one] for one in names]
         for batch in rows:
-            fixed = (
-                [self._fixed(row, fixes, self._ordinal + n) for n, row in enumerate(batch, 1)] if any(fixes) else batch
-            )
-            self._insert(statement, fixed, names, size)
+            if self._job.most_rejected:
+                self._insert_good(statement, batch, names, size, fixes)
+            else:
+                self._insert(statement, self._all_fixed(batch, fixes), names, size)
             self._ordinal += len(batch)
         return self._ordinal
+
+    def _all_fixed(self, batch: Rows, fixes: Sequence[Any]) -> Rows:
+        if not any(fixes):
+            return batch
+        return [self._fixed(row, fixes, self._ordinal + n) for n, row in enumerate(batch, 1)]
+
+    def _insert_good(self, statement: str | None, batch: Rows, names: Sequence[str], size: int, fixes: Any) -> None:
+        """Insert what the table takes, and put the rest aside."""
+        rows: list[tuple[int, tuple[Any, ...]]] = []
+        for ordinal, row in enumerate(batch, self._ordinal + 1):
+            try:
+                rows.append((ordinal, self._fixed(row, fixes, ordinal) if any(fixes) else row))
+            except BadValue as error:
+                self._reject(dict(zip(names, row, strict=True)), error, ordinal, "22000")
+        waiting = [rows]
+        while waiting:
+            some = waiting.pop()
+            try:
+                if some:
+                    with self._connection.begin_nested():
+                        self._insert(statement, [row for _, row in some], names, size)
+            except BadValue as error:
+                if len(some) == 1:
+                    ordinal, row = some[0]
+                    self._reject(dict(zip(names, row, strict=True)), error, ordinal, "23000")
+                else:  # halves, until the bad ones stand alone
+                    half = len(some) // 2
+                    waiting += [some[half:], some[:half]]
+
+    def _reject(self, row: Mapping[str, Any], error: BadValue, ordinal: int, sqlstate: str) -> None:
+        assert self._job is not None
+        text = error.message.partition("; the row is ")[0].removesuffix("; nothing was written")
+        if len(self.rejected) >= self._job.most_rejected:
+            raise BadValue(
+                f"more than {self._job.most_rejected} bad rows (`max_bad_rows`), e.g. {text}; nothing was written"
+            )
+        named = _NAMED.search(text)
+        column = named["column"] if named and named["column"] in row else None
+        self.rejected.append(Rejected(row, text, column, sqlstate, ordinal))
 
     def _sqlite_insert(self, names: Sequence[str]) -> str:
         """The statement for the driver itself, which takes rows as they come."""
@@ -260,10 +305,11 @@ class GenericWriter(Writer):
 
     def finish(self, counts: Counts) -> Counts:
         assert self._job is not None, "a load has begun"
-        counts.written = counts.read
-        if self._job.mode not in _NEEDS_STAGE:
+        counts.written = counts.read - counts.quarantined
+        if self._into is self._target:
             return counts
-        self._refuse_bad_keys(self._job)
+        if self._job.mode in _NEEDS_STAGE:
+            self._refuse_bad_keys(self._job)
         try:
             self._from_stage(self._job, counts)
         except exc.SQLAlchemyError as error:
@@ -293,6 +339,9 @@ class GenericWriter(Writer):
 
     def _from_stage(self, job: Job, counts: Counts) -> None:
         target, stage = self._target, self._into
+        if job.mode not in _NEEDS_STAGE:
+            self._append_stage(job, counts)
+            return
         same = and_(*[target.c[one] == stage.c[one] for one in job.keys])
         there = select(1).select_from(target).where(same).correlate(stage).exists()
         others = [one for one in job.schema.names if one not in job.keys]
@@ -312,6 +361,48 @@ class GenericWriter(Writer):
         counts.written = counts.inserted + (counts.updated or 0)
         stage.drop(self._connection)
 
+    def _append_stage(self, job: Job, counts: Counts) -> None:
+        """All at once; when the table refuses one and bad rows are put aside, row by row."""
+        target, stage = self._target, self._into
+        names = list(job.schema.names)
+        wanted = select(*[stage.c[one] for one in names])
+        before = len(self.rejected)
+        try:
+            with self._connection.begin_nested():
+                counts.inserted = self._connection.execute(insert(target).from_select(names, wanted)).rowcount
+        except exc.IntegrityError:
+            if not job.most_rejected:
+                raise
+            rows = [tuple(one) for one in self._connection.execute(wanted)]
+            self._into, self._ordinal = target, 0
+            statement = self._sqlite_insert(names) if self.dialect == "sqlite" else None
+            self._insert_good(statement, rows, names, max(1, 2_000 // len(names)), ())
+            counts.inserted = len(rows) - (len(self.rejected) - before)
+        counts.written = counts.inserted
+        stage.drop(self._connection)
+
+    def do(self, sql: str) -> int:
+        try:
+            return self._connection.exec_driver_sql(sql).rowcount
+        except exc.SQLAlchemyError as error:
+            raise told(error, "a statement is refused") from None
+
+    def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+        table = self._engine.dialect.identifier_preparer.format_table(self._table(job))
+        statements = [f"ALTER TABLE {table} ADD {self._quoted(one.name)} {self.type_of(one)}" for one in added]
+        for one in widened:
+            if self.dialect != "mssql":
+                raise Refused(
+                    f"the type of the column '{one.name}' would have to be {one.type}, which is not changed in "
+                    f"{self.dialect}; change the table yourself"
+                )
+            null = "NULL" if one.nullable else "NOT NULL"
+            statements.append(f"ALTER TABLE {table} ALTER COLUMN {self._quoted(one.name)} {self.type_of(one)} {null}")
+        return statements
+
+    def quoted(self, name: str) -> str:
+        return self._quoted(name)
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         try:
             return [tuple(one) for one in self._connection.execute(text(sql.replace(":", r"\:"))).fetchall()]
@@ -326,12 +417,27 @@ class GenericWriter(Writer):
 
     def state(self, job: Job) -> Mapping[str, Any]:
         table = ledger(job.table[0])
-        if not inspect(self._engine).has_table(table.name, job.table[0]):
-            return {}
         last = select(table.c.state).where(table.c.job == job.name, table.c.state.is_not(None))
-        with self._engine.connect() as connection:
-            found = connection.execute(last.order_by(table.c.number.desc()).limit(1)).scalar()
+        last = last.order_by(table.c.number.desc()).limit(1)
+        if self._connection.in_transaction():
+            found = self._connection.execute(last).scalar()
+        elif inspect(self._engine).has_table(table.name, job.table[0]):
+            with self._engine.connect() as connection:
+                found = connection.execute(last).scalar()
+        else:
+            return {}
         return json.loads(found) if found else {}
+
+    def forget(self, job: Job) -> int:
+        table = ledger(job.table[0])
+        if not inspect(self._engine).has_table(table.name, job.table[0]):
+            return 0
+        mine = and_(table.c.job == job.name, table.c.state.is_not(None))
+        try:
+            with self._engine.begin() as connection:
+                return connection.execute(update(table).where(mine).values(state=None)).rowcount
+        except exc.SQLAlchemyError as error:
+            raise told(error, "the state cannot be deleted") from None
 
     def commit(self, counts: Counts, state: Mapping[str, Any] | None = None) -> None:
         job = self._job

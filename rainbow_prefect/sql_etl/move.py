@@ -11,7 +11,9 @@ from queue import Empty, Full, Queue
 from typing import Any, Generic, TypeVar
 
 from ..errors import Cancelled, TaskFailed
+from . import quality
 from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Sink, Source, Writer
+from .incremental import Incremental, window
 from .lanes import Choice, Engine, choose, misfits
 from .types import Schema
 
@@ -29,7 +31,7 @@ _LONGEST_PAUSE_SECONDS = 10.0
 class Order:
     """What is to be moved: one query of a source into one table of a sink, in one part.
 
-    `run_key` is the same in each attempt of a run. `pre` and `post` are statements of the sink, in the transaction.
+    `run_key` is the same in each attempt of a run.
     """
 
     name: str
@@ -41,14 +43,16 @@ class Order:
     part: str = "all"
     engine: Engine = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+    incremental: Incremental | None = None
+    quality: quality.Quality = field(default_factory=quality.Quality)
 
 
 @dataclass
 class Moved:
     """What became of an order: rule R4 of its report.
 
-    `seconds` is the time from opening the source to the commit; `attempt` the one that did it; `skipped` is True when an earlier
-    attempt had loaded this part already.
+    `seconds` is the time from opening the source to the commit; `attempt` the one that did it; `skipped` is True when an
+    earlier attempt had loaded this part already.
     """
 
     table: str
@@ -82,19 +86,31 @@ class Moved:
             "part": self.part,
             "attempt": self.attempt,
             "skipped_as_duplicate": self.skipped,
+            "ddl": self.ddl,
+            "warnings": self.warnings,
         }
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known before anything is written: the columns on both sides, the lane, the statements."""
+    """What is known before anything is written: the columns on both sides, the lane, the statements.
 
+    `query` is what is read, with the bounds of an incremental load; `before` the state that it goes on from, `state` the
+    one that it leaves, None for no other. `changes` are those statements of `ddl` that change the table, `warnings` are for
+    the report.
+    """
+
+    query: Query
     came: Schema
     existing: Schema | None
     job: Job
     choice: Choice
     ddl: tuple[str, ...]
     statements: tuple[str, ...]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+    changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def move(order: Order, source: Source, sink: Sink, session: Session) -> Moved:
@@ -127,7 +143,14 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
     Raises:
         Refused: the columns, keys or types of the two do not go together; all of it is told at once.
     """
-    came = reader.describe(order.query)
+    query = order.query
+    before: dict[str, Any] = {}
+    state: Mapping[str, Any] | None = None
+    if order.incremental is not None:
+        before = dict(writer.state(Job(order.name, order.run_key, order.table, order.mode, Schema(()))))
+        found = window(query, order.incremental, reader, before)
+        query, state = found.query, found.state
+    query, came = quality.described(order.quality, query, reader)
     _refuse_names(came)
     existing = writer.describe(order.table)
     job = Job(
@@ -142,6 +165,8 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         options=order.options,
     )
     _refuse_keys(job)
+    agreed = quality.fitted(order.quality, query, job, existing, reader, writer)
+    job, came, existing = agreed.job, agreed.job.schema, agreed.existing
     target = existing
     if existing is not None:
         _refuse_columns(job, existing, writer)
@@ -149,8 +174,21 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         target = _as_made(came, writer)
     assert target is not None
     choice = choose(came, target, reader.lanes(), writer.lanes(), engine=order.engine)
-    ddl = () if existing is not None else tuple(writer.ddl(job))
-    return Prepared(came, existing, job, choice, ddl, tuple(writer.plan(job, existing)))
+    ddl = (*agreed.changes, *(() if existing is not None else writer.ddl(job)))
+    statements = tuple(writer.plan(job, existing))
+    return Prepared(
+        agreed.query,
+        came,
+        existing,
+        job,
+        choice,
+        ddl,
+        statements,
+        before,
+        state,
+        changes=agreed.changes,
+        warnings=agreed.warnings,
+    )
 
 
 def _refuse_names(came: Schema) -> None:
@@ -242,23 +280,27 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         ".".join(one for one in order.table if one), order.mode, lane, prepared.choice.reason, order.part, attempt
     )
     moved.ddl = list(prepared.ddl)
-    if not writer.begin(job, prepared.existing):
+    if not writer.begin(job, prepared.existing, prepared.changes):
         moved.skipped = True
         session.say(f"part '{order.part}' of this run is loaded already; nothing to do")
     else:
-        counts = Counts(read=_pumped(order.query, prepared, reader, writer, session, moved.counts))
+        if order.incremental is not None and dict(writer.state(job)) != prepared.before:
+            raise Passing("another run moved the cursor of this task meanwhile")
+        quality.before(order.quality, writer)
+        counts = Counts(read=_pumped(prepared, reader, writer, session, moved.counts))
         counts.size_bytes = moved.counts.size_bytes
-        moved.counts = writer.finish(counts)
+        moved.counts, warnings = quality.finished(order.quality, job, writer, counts, session.say)
+        moved.warnings = [*prepared.warnings, *warnings]
         if session.stop.is_set():
             raise Cancelled("cancelled; nothing was written")
-        writer.commit(moved.counts)
+        writer.commit(moved.counts, prepared.state)
     moved.seconds = time.monotonic() - begun
     return moved
 
 
-def _pumped(query: Query, prepared: Prepared, reader: Reader, writer: Writer, session: Session, counts: Counts) -> int:
+def _pumped(prepared: Prepared, reader: Reader, writer: Writer, session: Session, counts: Counts) -> int:
     """Read in a thread of its own and write in this one, with few pieces between; gives the rows that were written."""
-    lane, schema = prepared.choice.lane, prepared.came
+    lane, schema, query = prepared.choice.lane, prepared.came, prepared.query
     if lane == "rows":
         with _ahead(reader.rows(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as rows:
             return writer.write_rows(rows)

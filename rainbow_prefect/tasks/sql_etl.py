@@ -6,20 +6,21 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, WithJsonSchema
 
 from ..errors import Cancelled, TaskFailed, TimedOut, near
-from ..schema import Name, Text, kind_of, wrong
+from ..schema import Config, Name, Text, kind_of, wrong
 from ..sql_etl.base import MODES, AnySink, AnySource, Mode, Query, Session, Sink, Source
-from .base import Flaw, Place, Task
+from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
+from .base import Flaw, Place
+from .sql_quality import QualityKeys
 
 if TYPE_CHECKING:
     from ..run import Run
+    from ..sql_etl.incremental import Incremental
     from ..sql_etl.move import Order
-
-T = TypeVar("T", Source, Sink)
 
 _LOOK_SECONDS = 0.2
 _TABLE = re.compile(r'(?:(?P<schema>"(?:[^"]|"")+"|[^".]+)\.)?(?P<name>"(?:[^"]|"")+"|[^"].*)\Z', re.DOTALL)
@@ -45,12 +46,40 @@ def _mode(value: Any) -> Any:
     return value
 
 
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smhdw]?)\Z")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def _duration(value: Any) -> float:
+    """`90`, `30m`, `1h`, `2d` as seconds (or units of a cursor that is a number)."""
+    found = _DURATION.match(str(value).strip()) if isinstance(value, str | int | float) else None
+    if found is None or isinstance(value, bool):
+        raise wrong(f"must be a duration, got {value!r}", hint="write e.g. 30m, 1h or 2d")
+    return float(found["number"]) * _UNITS[found["unit"]]
+
+
+Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema({"type": ["string", "number"]})]
+"""A span of time: a number of seconds, or with a unit: `30s`, `15m`, `1h`, `2d`, `1w`."""
+
 _EITHER = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})
 _FROM = Annotated[str | AnySource, BeforeValidator(_store(AnySource)), _EITHER]
 _TO = Annotated[str | AnySink, BeforeValidator(_store(AnySink)), _EITHER]
 
 
-class SqlEtl(Task):
+class Cursor(Config):
+    """How a task reads only what is new: rows whose cursor is above that of the last load, up to the largest there is now."""
+
+    cursor: Text = Field(min_length=1, description="The column that grows: a time, a date, a number or text.")
+    initial: Any = Field(default=None, description="Where the first load begins; absent: it reads all.")
+    lag: Duration = Field(
+        default=0.0, description="What is read again each time, e.g. `1h`, for rows that come late; needs keys."
+    )
+    null_cursor: Literal["raise", "exclude", "include"] = Field(
+        default="raise", description="What becomes of rows without a cursor: an error, never read, read each time."
+    )
+
+
+class SqlEtl(QualityKeys):
     """Moves the rows of a query from a source to a table of a sink, exactly once for each run.
 
     `source` and `sink` are names of the root sections `sources` and `sinks`, URLs, or mappings with the keys of an entry
@@ -80,6 +109,10 @@ class SqlEtl(Task):
         default="auto", description="How the rows go; `auto` takes the fastest way that loses nothing."
     )
 
+    incremental: Cursor | None = Field(
+        default=None, description="Read only what is new; `{{cursor}}` in the query is where the last load ended."
+    )
+
     # -- what is wrong with it
 
     def check(self, place: Place) -> Iterator[Flaw]:
@@ -96,11 +129,29 @@ class SqlEtl(Task):
             yield Flaw(("query_file",), f"the file {self.query_file} does not exist", "correct the path")
         if self.mode in ("upsert", "insert_new") and not self.keys:
             yield Flaw(("mode",), f"`mode: {self.mode}` needs `keys`", "name the columns that tell a row from others")
+        yield from self._flaws_of_incremental()
+        yield from self.quality_flaws()
         if self.executors > 1 or self.split_input or self.split_size is not None:
             key = next(one for one in ("executors", "split_input", "split_size") if one in self.model_fields_set)
             yield Flaw((key,), f"'{key}' is not for tasks of type '{self.type}'", "remove it", on_key=True)
         yield from _flaws_of("source", self.source, [one.source for one in place.app.sources if one.source])
         yield from _flaws_of("sink", self.sink, [one.sink for one in place.app.sinks if one.sink])
+
+    def _flaws_of_incremental(self) -> Iterator[Flaw]:
+        one = self.incremental
+        if one is None:
+            return
+        if (one.lag or one.null_cursor == "include") and self.mode not in ("upsert", "insert_new", "delete_insert"):
+            key = "lag" if one.lag else "null_cursor"
+            yield Flaw(
+                ("incremental", key),
+                f"with `{key}` rows are read more than once, which `mode: {self.mode}` would double",
+                "write `mode: upsert` and `keys`",
+            )
+        if self.mode in ("replace", "fail"):
+            yield Flaw(
+                ("incremental",), f"`mode: {self.mode}` keeps nothing of the loads before", "write `mode: append`"
+            )
 
     # -- what it does
 
@@ -108,10 +159,10 @@ class SqlEtl(Task):
         from ..sql_etl.move import move
 
         mine: SqlEtl = run.secrets.render(self)
-        source, sink = _open_to(mine.source, run.sources, run), _open_to(mine.sink, run.sinks, run)
+        source, sink = mine.stores(run)
         with _session(run) as session:
             try:
-                moved = move(mine.order(run, source, sink), _source(source), _sink(sink), session)
+                moved = move(mine.order(run, source, sink), source, sink, session)
             except Cancelled:
                 if run.timed_out or run.remaining_seconds() == 0:
                     raise TimedOut("timed out; nothing was written") from None
@@ -125,7 +176,15 @@ class SqlEtl(Task):
             )
         return moved.as_dict()
 
-    def order(self, run: Run, source: Source | str, sink: Sink | str) -> Order:
+    def stores(self, run: Run) -> tuple[Source, Sink]:
+        """Where the rows come from and where they go, in this run, with their secrets.
+
+        Raises:
+            TaskFailed, RunError: one is not there, or cannot be read; the text says what to do.
+        """
+        return source_of(run.secrets.render(self.source), run), sink_of(run.secrets.render(self.sink), run)
+
+    def order(self, run: Run, source: Source, sink: Sink) -> Order:
         """What is to be moved, in this run."""
         from ..sql_etl.move import Order
 
@@ -137,9 +196,17 @@ class SqlEtl(Task):
             mode=self.mode,
             keys=tuple(self.keys),
             engine=self.engine,
+            incremental=self._incremental(),
+            quality=self.quality(),
         )
 
-    def _query(self, run: Run, source: Source | str) -> Query:
+    def _incremental(self) -> Incremental | None:
+        from ..sql_etl.incremental import Incremental
+
+        one = self.incremental
+        return None if one is None else Incremental(one.cursor, one.initial, one.lag, one.null_cursor)
+
+    def _query(self, run: Run, source: Source) -> Query:
         if self.query is not None:
             return Query(sql=self.query)
         if self.query_file is not None:
@@ -164,13 +231,9 @@ def _unquoted(text: str | None) -> str | None:
     return text
 
 
-def _with_schema(table: tuple[str | None, str], store: Source | Sink | str) -> tuple[str | None, str]:
+def _with_schema(table: tuple[str | None, str], store: Source | Sink) -> tuple[str | None, str]:
     schema, name = table
     return schema or getattr(store, "schema_name", None), name
-
-
-def _is_url(text: str) -> bool:
-    return "://" in text or text.lstrip().startswith("{{")
 
 
 def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
@@ -180,7 +243,12 @@ def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
     url = value if isinstance(value, str) else getattr(value, "url", None)
     if url is None or "{{" in url:
         return
-    if isinstance(value, str) and not _is_url(value):
+    if is_block(url):
+        found = block_flaw(url, key)
+        if found is not None:
+            yield Flaw((key,), found[0], found[1], "error" if found[2] else "warning")
+        return
+    if isinstance(value, str) and not is_url(value):
         if value not in known:
             hint = near(value, known) or f"add it to the root section `{key}s`, or write an URL"
             yield Flaw((key,), f"unknown {key} '{value}'", hint)
@@ -188,28 +256,6 @@ def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
     flaw = url_flaw(url)
     if flaw is not None:
         yield Flaw((key,), f"the `url` {flaw[0]}" if not isinstance(value, str) else flaw[0], flaw[1])
-
-
-def _open_to(value: str | T, known: Mapping[str, T], run: Run) -> str | T:
-    """The entry of this name with its secrets; an URL stays one."""
-    if isinstance(value, str) and not _is_url(value):
-        if value not in known:
-            raise TaskFailed(f"there is no '{value}' among: {', '.join(known) or 'none'}")
-        entry: T = run.secrets.render(known[value])
-        return entry
-    return value
-
-
-def _source(value: str | Source) -> Source:
-    from ..sql_etl.sqlalchemy import SqlSource
-
-    return SqlSource(url=value) if isinstance(value, str) else value
-
-
-def _sink(value: str | Sink) -> Sink:
-    from ..sql_etl.sqlalchemy import SqlSink
-
-    return SqlSink(url=value) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from rainbow_prefect.errors import Cancelled, TaskFailed
 from rainbow_prefect.sql_etl import ledger
 from rainbow_prefect.sql_etl.base import BadValue, Passing, Query, Reader, Refused, Session, Source
+from rainbow_prefect.sql_etl.incremental import Incremental
 from rainbow_prefect.sql_etl.move import Moved, Order, move
 from rainbow_prefect.sql_etl.sqlalchemy import SqlSink, SqlSource
 from rainbow_prefect.sql_etl.types import Column, Schema, Type
@@ -236,7 +237,7 @@ def test_two_workers_with_the_same_part_load_it_once(shop: Shop) -> None:
         ("", "the query is empty; write one SELECT"),
         ("select * from nowhere", "the query is not accepted: no such table: nowhere"),
         ("delete from orders", 'the query is not accepted: near "delete": syntax error'),
-        ("select 1; select 2", 'the query is not accepted: You can only execute one statement at a time.'),
+        ("select 1; select 2", "the query is not accepted: You can only execute one statement at a time."),
     ],
 )
 def test_a_query_that_gives_no_rows_is_refused(shop: Shop, sql: str, text: str) -> None:
@@ -483,3 +484,102 @@ def test_what_sqlite_cannot_hold_is_told(shop: Shop, kind: Type, value: Any, tex
         shop(source=memory((value,), a=kind))
 
     assert caught.value.message == text
+
+
+# -- incremental
+
+
+def grown(shop: Shop, sql: str = "select id, day, amount from orders", **more: Any) -> Moved:
+    wanted = {"cursor": "id", **more.pop("incremental", {})}
+    return shop(sql, incremental=Incremental(**wanted), **more)
+
+
+def test_an_incremental_load_reads_what_is_new(shop: Shop) -> None:
+    counts = [grown(shop).counts.read]
+    shop.do("source", "insert into orders values (5, '2024-05-03', null, 1, null), (6, '2024-05-03', null, 2, null)")
+    counts += [grown(shop).counts.read, grown(shop).counts.read]
+
+    assert counts == [4, 2, 0]
+    assert [row[0] for row in shop.rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_place_of_the_cursor_may_be_in_the_query(shop: Shop) -> None:
+    sql = "select id, amount from orders where id > {{ cursor }} and amount > 6"
+    first = grown(shop, sql, incremental={"initial": 1})
+    shop.do("source", "insert into orders values (9, '2024-05-03', null, 11, null)")
+    second = grown(shop, sql, incremental={"initial": 1})
+
+    assert (first.counts.read, second.counts.read) == (2, 1)
+    assert shop.rows() == [(2, 20.5), (4, 7.5), (9, 11.0)]
+
+
+def test_a_query_with_a_place_for_the_cursor_needs_a_first_one(shop: Shop) -> None:
+    with pytest.raises(Refused) as caught:
+        grown(shop, "select id from orders where id > {{cursor}}")
+
+    assert caught.value.message == "the query has {{cursor}} and there is none yet; add `initial` to `incremental`"
+
+
+def test_a_load_that_fails_leaves_the_cursor_where_it_was(shop: Shop) -> None:
+    shop.do("sink", "create table orders (id integer, day date, amount real check (amount < 20))")
+
+    with pytest.raises(BadValue):
+        grown(shop)
+    shop.do("source", "update orders set amount = 1")
+
+    assert grown(shop).counts.read == 4
+
+
+def test_rows_that_come_late_are_read_with_a_lag(shop: Shop) -> None:
+    shop.do("source", "create table events (at text, n integer); insert into events values ('2024-05-01 12:00:00', 1)")
+    load = {
+        "sql": "select at, n from events",
+        "mode": "upsert",
+        "keys": ("n",),
+        "incremental": {"cursor": "at", "lag": 3600.0},
+    }
+    grown(shop, **load)
+    shop.do("source", "insert into events values ('2024-05-01 11:30:00', 2), ('2024-05-01 10:30:00', 3)")
+
+    moved = grown(shop, **load)
+
+    assert (moved.counts.read, moved.counts.written) == (2, 1)
+    assert [row[1] for row in shop.rows()] == [2, 1]
+
+
+@pytest.mark.parametrize(("nulls", "counts"), [("exclude", [3, 0]), ("include", [4, 1])])
+def test_rows_without_a_cursor(shop: Shop, nulls: Any, counts: list[int]) -> None:
+    shop.do("source", "update orders set amount = null where id = 3")
+    load = {"mode": "upsert", "keys": ("id",), "incremental": {"cursor": "amount", "nulls": nulls}}
+
+    assert [grown(shop, **load).counts.read for _ in range(2)] == counts
+
+
+def test_rows_without_a_cursor_are_told(shop: Shop) -> None:
+    shop.do("source", "update orders set amount = null where id = 3")
+
+    with pytest.raises(Refused) as caught:
+        grown(shop, incremental={"cursor": "amount"})
+
+    assert caught.value.message == (
+        "1 rows have no value in the cursor 'amount', and would never be read; say what to do with them: "
+        "`null_cursor: include` or `exclude`"
+    )
+
+
+def test_a_cursor_that_is_no_column_is_told(shop: Shop) -> None:
+    with pytest.raises(Refused) as caught:
+        grown(shop, incremental={"cursor": "at"})
+
+    assert caught.value.message == "`cursor` names 'at', which the query does not give (columns: id, day, amount)"
+
+
+def test_two_runs_at_once_read_a_row_once(shop: Shop) -> None:
+    shop.do("sink", "pragma journal_mode = wal")
+    threads = [threading.Thread(target=grown, args=(shop,)) for _ in range(3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+    assert [row[0] for row in shop.rows()] == [1, 2, 3, 4]
