@@ -68,7 +68,7 @@ def field_of(column: Column, *, intervals: bool = True) -> pyarrow.Field:
     metadata: dict[bytes, bytes] = {}
     is_text = pa.types.is_string(found)
     if (is_text and one.kind != "text") or (is_text and one.length is not None):
-        metadata[_TYPE] = json.dumps(_facts(one), separators=(",", ":"), ensure_ascii=False).encode()
+        metadata[_TYPE] = json.dumps(facts_of(one), separators=(",", ":"), ensure_ascii=False).encode()
     if is_text and one.kind not in ("text", "enum") and one.dialect == "postgresql" and one.native:
         metadata[_PG_TYPE] = one.native.encode()
     if column.comment:
@@ -76,8 +76,8 @@ def field_of(column: Column, *, intervals: bool = True) -> pyarrow.Field:
     return pa.field(column.name, found, nullable=column.nullable, metadata=metadata or None)
 
 
-def _facts(one: Type) -> dict[str, Any]:
-    """What a type says beyond its Arrow type, as JSON."""
+def facts_of(one: Type) -> dict[str, Any]:
+    """What a type says beyond that it is text, as JSON data; the other way of `type_of_facts`."""
     facts: dict[str, Any] = {"kind": one.kind}
     for name in ("precision", "scale", "length"):
         if getattr(one, name) is not None:
@@ -87,14 +87,15 @@ def _facts(one: Type) -> dict[str, Any]:
     if one.fixed:
         facts["fixed"] = True
     if one.kind == "array" and one.item is not None:
-        facts["item"] = _facts(one.item) | {"bits": one.item.bits, "unsigned": one.item.unsigned}
+        facts["item"] = facts_of(one.item) | {"bits": one.item.bits, "unsigned": one.item.unsigned}
     return facts
 
 
-def _of_facts(facts: dict[str, Any]) -> Type:
+def type_of_facts(facts: dict[str, Any]) -> Type:
+    """The type that `facts_of` told."""
     item = facts.pop("item", None)
     labels = tuple(facts.pop("labels", ()))
-    return Type(**facts, labels=labels, item=_of_facts(item) if item else None, dialect="arrow")
+    return Type(**facts, labels=labels, item=type_of_facts(item) if item else None, dialect="arrow")
 
 
 def _arrow_type(one: Type, pa: Any, *, intervals: bool) -> Any:
@@ -164,7 +165,7 @@ def type_of(field: pyarrow.Field) -> Type:
     kept = (field.metadata or {}).get(_TYPE)
     if kept is not None and _is_text(field.type, pa):
         try:
-            one = _of_facts(json.loads(kept))
+            one = type_of_facts(json.loads(kept))
         except (ValueError, TypeError, AttributeError):
             pass  # another's metadata of the same name: what Arrow says is right as well
         else:
@@ -325,16 +326,17 @@ _PLAIN: dict[str, frozenset[type]] = {
 
 
 def batches_of(
-    rows: Iterable[Rows], schema: Schema, *, target: pyarrow.Schema | None = None
+    rows: Iterable[Rows], schema: Schema, *, target: pyarrow.Schema | None = None, first: int = 1
 ) -> Iterator[pyarrow.RecordBatch]:
     """Rows as record batches, one or more for each list; `target` is the Arrow schema when it is not `arrow_schema(schema)`.
+
+    `first` is the number of the first row, for messages.
 
     Raises:
         BadValue: Arrow cannot hold a value; names column, row and value.
     """
     pa = arrow()
     goal = target or arrow_schema(schema)
-    first = 1
     for some in rows:
         if some:
             yield from _batches(some, schema, goal, pa, first)
