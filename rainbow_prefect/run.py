@@ -136,7 +136,7 @@ class Run:
     `image` is the image to run in when the task names none: one that was built of its source, or None.
     `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
     this machine, or None when it has none; `claims` gives it its claim in a cluster. `sources` and `sinks` are those of
-    the app, by name.
+    the app, by name; `saved("TYPE/NAME", "source")` gives one that is kept as a Prefect block.
     """
 
     app: str
@@ -160,6 +160,7 @@ class Run:
     claims: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     sinks: Mapping[str, Sink] = field(default_factory=dict)
+    saved: Callable[[str, str], Source | Sink] | None = None
     deadline: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     write: Callable[[str], None] = print

@@ -192,7 +192,7 @@ def _run_task(
     """The task with the code, the variables and the secrets that a run would give it, its slices one after the other."""
     import time
 
-    from .blocks import aws, secret
+    from .blocks import aws, secret, store
     from .run import Run, TaskReport
     from .secrets import Secrets
 
@@ -222,6 +222,7 @@ def _run_task(
             claims={one.volume: one.claim for one in app.volumes},
             sources={one.source: one for one in app.sources if one.source},
             sinks={one.sink: one for one in app.sinks if one.sink},
+            saved=store,
             deadline=None if task.timeout_minutes is None else time.monotonic() + 60 * task.timeout_minutes,
             write=lambda line: report.log_tail.append(secrets.mask(line)),
         )

@@ -1,6 +1,6 @@
-"""What is kept as Prefect blocks: secrets, and executors with the fields that they have in a file.
+"""What is kept as Prefect blocks: secrets, and executors, sources and sinks with the fields that they have in a file.
 
-`prefect block register -m rainbow_prefect.blocks` puts the executors into Prefect's catalogue. Prefect is imported only
+`prefect block register -m rainbow_prefect.blocks` puts them into Prefect's catalogue. Prefect is imported only
 when a name of this module is asked for, or a function of it is called.
 """
 
@@ -12,7 +12,9 @@ from ..errors import RunError
 
 if TYPE_CHECKING:
     from ..executors.base import Executor
+    from ..sql_etl.base import Sink, Source
     from .executors import DockerExecutor, EcsExecutor, ExecutorBlock, KubernetesExecutor, ProcessExecutor
+    from .sql import SqlBlock, SqlSink, SqlSource
 
 __all__ = [
     "DockerExecutor",
@@ -20,18 +22,22 @@ __all__ = [
     "ExecutorBlock",
     "KubernetesExecutor",
     "ProcessExecutor",
+    "SqlBlock",
+    "SqlSink",
+    "SqlSource",
     "docker_host",
     "executor",
     "secret",
+    "store",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from . import executors
+    from . import executors, sql
 
-    return getattr(executors, name)
+    return getattr(sql if name.startswith("Sql") else executors, name)
 
 
 def __dir__() -> list[str]:
@@ -80,6 +86,18 @@ def executor(reference: str, *, name: str | None = None) -> Executor:
     from .loading import load
 
     return load(reference, name=name)
+
+
+def store(reference: str, what: str) -> Source | Sink:
+    """The source or sink (`what`) that is saved as the Prefect block `TYPE/NAME`.
+
+    Raises:
+        CallError: there is no such block, it is none such, or its fields are wrong; the text says what to do.
+        RunError: Prefect cannot be reached.
+    """
+    from .loading import load_store
+
+    return load_store(reference, what)
 
 
 def docker_host(reference: str) -> str | None:

@@ -1,7 +1,8 @@
-"""Executors out of Prefect: found by reference, checked, and told in plain words when that fails."""
+"""Executors, sources and sinks out of Prefect: found by reference, checked, and told in plain words when that fails."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -13,27 +14,49 @@ from pydantic import ValidationError
 
 from ..errors import CallError, MissingExtra, RunError, near
 from ..executors.base import Executor
-from .executors import BLOCKS, ExecutorBlock, is_executor
+from ..sql_etl.base import Sink, Source
+from .executors import BLOCKS, ExecutorBlock
+from .sql import SINKS, SOURCES, SqlBlock
 
 HOST = "docker-host/"
 REGISTER = "prefect block register -m rainbow_prefect.blocks"
 _SHOWN = 20
 
 
+_KINDS: dict[str, tuple[type, Mapping[str, type[Block]]]] = {
+    "executor": (Executor, BLOCKS),
+    "source": (Source, SOURCES),
+    "sink": (Sink, SINKS),
+}
+"""What a block may be asked for as: the class it must have, and the types of this package."""
+
+
 def load(reference: str, *, name: str | None) -> Executor:
     """See `blocks.executor`."""
-    slug, _, document = reference.partition("/")
-    kind = _kind(slug, reference)
-    try:
-        block: Any = kind.load(document, _sync=True)  # type: ignore[call-arg]
-    except ValueError:
-        raise CallError(_not_there(slug, document)) from None
-    except RuntimeError as error:
-        raise CallError(_not_valid(reference, error)) from error
-    except httpx.HTTPError as error:
-        raise RunError(f"the block '{reference}' cannot be read, the Prefect API did not answer: {error}") from error
+    block = _loaded(reference, "executor")
     made: Executor = block.executor_named(name) if isinstance(block, ExecutorBlock) else block
     return made
+
+
+def load_store(reference: str, what: str) -> Source | Sink:
+    """See `blocks.store`."""
+    block = _loaded(reference, what)
+    made: Source | Sink = block.plain() if isinstance(block, SqlBlock) else block
+    return made
+
+
+def _loaded(reference: str, what: str) -> Any:
+    slug, _, document = reference.partition("/")
+    shown = f"the {what} 'block:{reference}'"
+    kind = _kind(slug, shown, what)
+    try:
+        return kind.load(document, _sync=True)  # type: ignore[call-arg]
+    except ValueError:
+        raise CallError(_not_there(slug, document, shown)) from None
+    except RuntimeError as error:
+        raise CallError(_not_valid(shown, error)) from error
+    except httpx.HTTPError as error:
+        raise RunError(f"the block '{reference}' cannot be read, the Prefect API did not answer: {error}") from error
 
 
 def load_host(reference: str) -> str | None:
@@ -59,27 +82,24 @@ def load_host(reference: str) -> str | None:
     return address
 
 
-def _kind(slug: str, reference: str) -> type[Block]:
+def _kind(slug: str, shown: str, what: str) -> type[Block]:
     """The class of this slug: one of ours at once, without importing all collections that are installed."""
-    kind: type[Block] | None = BLOCKS.get(slug)
-    if kind is not None:
+    wanted, known = _KINDS[what]
+    kind = next((one[slug] for one in (known, *(others for _, others in _KINDS.values())) if slug in one), None)
+    if kind is None:
+        try:
+            kind = Block.get_block_class_from_key(slug)
+        except UnknownBlockType:
+            hint = near(slug, known) or "install the package that has it"
+            raise CallError(f"{shown}: unknown block type '{slug}'; {hint}") from None
+    if issubclass(kind, wanted):
         return kind
-    try:
-        kind = Block.get_block_class_from_key(slug)
-    except UnknownBlockType:
-        hint = near(slug, BLOCKS) or "install the package that has it"
-        raise CallError(f"the executor 'block:{reference}': unknown block type '{slug}'; {hint}") from None
-    if is_executor(kind):
-        return kind
-    raise CallError(
-        f"the executor 'block:{reference}': a block of type '{slug}' is no executor; "
-        f"use one of type {', '.join(sorted(BLOCKS))}"
-    )
+    raise CallError(f"{shown}: a block of type '{slug}' is no {what}; use one of type {', '.join(sorted(known))}")
 
 
-def _not_there(slug: str, document: str) -> str:
+def _not_there(slug: str, document: str, shown: str) -> str:
     """That there is no such block, with those there are."""
-    text = f"the executor 'block:{slug}/{document}': there is no block '{document}' of type '{slug}'"
+    text = f"{shown}: there is no block '{document}' of type '{slug}'"
     with get_client(sync_client=True) as client:
         path: Any = f"/block_types/slug/{slug}/block_documents"
         with suppress(httpx.HTTPStatusError):  # the type itself is not registered
@@ -90,14 +110,14 @@ def _not_there(slug: str, document: str) -> str:
     return f"{text}; run `{REGISTER}` and make it in the Prefect UI: {where}/blocks/catalog/{slug}/create"
 
 
-def _not_valid(reference: str, error: RuntimeError) -> str:
+def _not_valid(shown: str, error: RuntimeError) -> str:
     """What is wrong with the fields of a saved block."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
-        return f"the executor 'block:{reference}' cannot be used: {error}"
+        return f"{shown} cannot be used: {error}"
     flaws = [_flaw(".".join(map(str, one["loc"])), one) for one in cause.errors(include_url=False)]
     return (
-        f"the executor 'block:{reference}' cannot be used: {'; '.join(flaws)}; "
+        f"{shown} cannot be used: {'; '.join(flaws)}; "
         "correct it in the Prefect UI, or delete it there and make it again"
     )
 

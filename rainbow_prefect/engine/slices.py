@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from ..blocks import store
 from ..errors import Cancelled, RunError, TaskFailed, TimedOut
 from ..executors.base import Executor
 from ..plan import Plan, Step
@@ -255,6 +256,7 @@ class StepRun:
             claims={two.volume: two.claim for two in app.volumes},
             sources={two.source: two for two in app.sources if two.source},
             sinks={two.sink: two for two in app.sinks if two.sink},
+            saved=store,
             deadline=world.deadline,
             write=lambda line: self._write(one, line),
             logs_sent=world.logs.flush,

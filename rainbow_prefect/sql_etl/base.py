@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,7 +58,7 @@ class Session:
 
     `name` says who it is to a server (application_name); `root` is the folder that relative paths start from; `stop`
     is set when the run is cancelled: whoever waits for a server must end within two seconds then. `say` takes one line
-    for the log.
+    for the log. `only_looks` is true for commands that write nothing: a sink is not made by opening it, nor locked.
     """
 
     name: str = "rainbow"
@@ -66,6 +67,7 @@ class Session:
     say: Callable[[str], None] = lambda text: None
     statement_timeout_seconds: float | None = None
     lock_timeout_seconds: float = 30.0
+    only_looks: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ class Job:
 
     `run_key` and `part` are the same in each attempt, so that a part is loaded once. `schema` is what comes: names as in
     the sink. `where` is the part's predicate in SQL of the sink, for `delete_insert` without keys.
+
+    With `stage` the rows come into a stage first, also for `append`, so that checks can tell them from those that are there.
+    So many rows as `most_rejected` says are left out when the sink refuses them, and kept in `Writer.rejected`, by sinks
+    that can.
     """
 
     name: str
@@ -109,7 +115,20 @@ class Job:
     keys: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     force: bool = False
+    stage: bool = False
+    most_rejected: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that was put aside, and why; `ordinal` counts the rows of the part from 1, None when nobody knows it."""
+
+    row: Mapping[str, Any]
+    error: str
+    column: str | None = None
+    sqlstate: str | None = None
+    ordinal: int | None = None
 
 
 @dataclass
@@ -132,6 +151,15 @@ class Reader:
     """
 
     dialect: str = ""
+    count: int | None = None
+    """How many rows the source says that it gave, once all of `rows`, `chunks` or `batches` came; None when it does not say."""
+
+    def at(self, part: Part) -> None:
+        """Read as of the snapshot of a part, in which other open sources read its other parts; first of all calls.
+
+        Raises:
+            Passing: the snapshot is gone, since the session that made the parts has ended.
+        """
 
     def describe(self, query: Query) -> Schema:
         """The columns of a query from the catalogue or the statement's description, never from the data.
@@ -191,10 +219,12 @@ class Reader:
 class Writer:
     """An open sink: one transaction (or what comes nearest), in which the claim, the data and the state are one.
 
-    Order of the calls: `describe`, `plan`, `begin`, then one of `write_*` (once), `finish`, `commit`; or `rollback` at any time.
+    Order of the calls: `describe`, `plan`, `begin`, then one of `write_*` (once), checks, `finish`, `commit`; or `rollback` at
+    any time. `rejected` are the rows that it left out, see `Job.most_rejected`.
     """
 
     dialect: str = ""
+    rejected: Sequence[Rejected] = ()
 
     def describe(self, table: tuple[str | None, str]) -> Schema | None:
         """The columns of a table, None when it does not exist."""
@@ -258,9 +288,66 @@ class Writer:
         """The quoted name under which checks see the rows of this load before the commit: the stage, else the table."""
         raise NotImplementedError
 
+    def do(self, sql: str) -> int:
+        """Do something within the transaction; gives how many rows it was done to."""
+        raise Refused(f"a sink of type {self.dialect} takes no statements")
+
+    def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+        """The statements that give the table of the job these columns, which may be NULL, and these columns these types.
+
+        Raises:
+            Refused: this sink cannot.
+        """
+        raise Refused(f"the columns of a sink of type {self.dialect} cannot be changed; change the table yourself")
+
+    def quoted(self, name: str) -> str:
+        """A name as this sink's SQL writes it, always quoted."""
+        mark = "`" if self.dialect in ("mysql", "mariadb") else '"'
+        return mark + name.replace(mark, mark * 2) + mark
+
+    def literal(self, value: Any) -> str:
+        """A value as this sink's SQL writes it."""
+        if value is None:
+            return "NULL"
+        if isinstance(value, bool) and self.dialect not in ("sqlite", "mssql", "oracle"):
+            return "TRUE" if value else "FALSE"
+        if isinstance(value, int | float | Decimal):
+            return str(int(value) if isinstance(value, bool) else value)
+        text = str(value).replace("'", "''")
+        return f"'{text.replace(chr(92), chr(92) * 2) if self.dialect in ('mysql', 'mariadb') else text}'"
+
+    def matches(self, column: str, pattern: str) -> str:
+        """Whether a regular expression is found in the text of a column, as SQL.
+
+        Raises:
+            Refused: this sink knows none.
+        """
+        match self.dialect:
+            case "postgresql":
+                return f"CAST({column} AS text) ~ {self.literal(pattern)}"
+            case "sqlite" | "mysql" | "mariadb":
+                return f"{column} REGEXP {self.literal(pattern)}"
+            case "duckdb":
+                return f"regexp_matches(CAST({column} AS VARCHAR), {self.literal(pattern)})"
+            case _:
+                raise Refused(f"a sink of type {self.dialect} knows no regular expressions; use `checks: {{sql: ...}}`")
+
+    def deletion(self, table: str, where: str) -> str:
+        """The statement that deletes the rows `s` of a table for which something holds."""
+        if self.dialect in ("mysql", "mariadb"):
+            return f"DELETE s FROM {table} AS s WHERE {where}"
+        return f"DELETE FROM {table} AS s WHERE {where}"
+
     def state(self, job: Job) -> Mapping[str, Any]:
         """What the last committed load of this task left in the ledger: `{'cursor': ...}`; empty at first."""
         return {}
+
+    def forget(self, job: Job) -> int:
+        """Delete the states of this task from the ledger, so that the next load begins anew; gives how many there were.
+
+        What was loaded stays known, so that no part of a run is loaded twice.
+        """
+        raise Refused(f"a sink of type {self.dialect} keeps no state")
 
     def commit(self, counts: Counts, state: Mapping[str, Any] | None = None) -> None:
         """Write the end into the ledger with the state, and commit.
@@ -300,6 +387,14 @@ class Sink(Config):
 
     sink: Name | None = Field(default=None, description="The name by which a task's `sink` finds it.")
     type: str = Field(description="The type of the sink.")
+
+    def as_source(self) -> Source:
+        """The same as a source, to read what is there.
+
+        Raises:
+            Refused: it cannot be read.
+        """
+        raise Refused(f"a sink of type '{self.type}' cannot be read")
 
     def open(self, session: Session) -> Writer:
         """Connect.

@@ -66,6 +66,10 @@ class SqlSink(Sink):
     )
     lock_timeout_seconds: float = Field(default=30, gt=0, description="Seconds to wait for a lock.")
 
+    def as_source(self) -> SqlSource:
+        fields = self.model_fields_set & set(SqlSource.model_fields) - {"type"}
+        return SqlSource.model_validate({name: getattr(self, name) for name in fields})
+
     def open(self, session: Session) -> Writer:
         made: Writer = _function(self.url, "open_writer")(_parsed(self.url), session, self)
         return made

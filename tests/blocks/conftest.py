@@ -66,6 +66,16 @@ def api(prefect_api: str) -> Api:
     return Api()
 
 
+@pytest.fixture
+def sql_api(api: Api) -> Api:
+    """The same, with the sources and sinks of SQL ETL."""
+    from rainbow_prefect.blocks.sql import SINKS, SOURCES
+
+    for one in (*SOURCES.values(), *SINKS.values()):
+        one.register_type_and_schema(_sync=True)  # type: ignore[call-arg]
+    return api
+
+
 Named = Callable[[str], str]
 
 

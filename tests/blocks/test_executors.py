@@ -15,6 +15,7 @@ import rainbow_prefect.blocks
 from rainbow_prefect import check, engine, registry
 from rainbow_prefect.blocks import executor
 from rainbow_prefect.blocks.executors import BLOCKS, ExecutorBlock, ProcessExecutor
+from rainbow_prefect.blocks.sql import SINKS, SOURCES
 from rainbow_prefect.errors import CallError, RunError
 from rainbow_prefect.executors.kubernetes import Kubernetes
 from rainbow_prefect.executors.process import Process
@@ -77,9 +78,10 @@ def test_the_defaults_of_a_form_are_valid(slug: str) -> None:
 def test_prefect_registers_and_lists_the_blocks(prefect_server: str) -> None:
     text = prefect("block", "register", "-m", "rainbow_prefect.blocks")
 
-    assert f"Successfully registered {len(BLOCKS)} block" in text
+    slugs = [*BLOCKS, *SOURCES, *SINKS]
+    assert f"Successfully registered {len(slugs)} block" in text
     listed = prefect("block", "type", "ls")
-    assert all(slug in listed for slug in BLOCKS)
+    assert all(slug in listed for slug in slugs)
 
 
 def test_prefect_finds_the_blocks_as_a_collection() -> None:
