@@ -44,7 +44,7 @@ _KIT_STEP = re.compile(r"#(?P<number>\d+) (?P<name>\[.*\].*|exporting to image)$
 _KIT_LINE = re.compile(r"#(?P<number>\d+) (?P<text>.*)$")
 _KIT_NOISE = re.compile(r"sha256:\S+|DONE .*|CACHED|resolve .*|transferring .*|naming to .*|writing image .*")
 _STEP = re.compile(r"Step (?P<step>\d+/\d+) : (?P<name>.*)$")
-_NOISE = (" --->", "------", " > ", "Removing intermediate", "Sending build context")
+_NOISE = (" --->", "------", " > ", "Removing intermediate", "Sending build context", 'time="')
 _OLD_BUILDER = re.compile(
     r"DEPRECATED: .*|\s+BuildKit is currently disabled.*|\s+environment-variable\.|"
     r"\s+Install the buildx .*|\s+https://docs\.docker\.com/go/buildx/?"

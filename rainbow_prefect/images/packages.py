@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ CONSTRAINTS = "rainbow-constraints.txt"
 PYPROJECT = "pyproject.toml"
 LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml")
 
-_REFERENCE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[ =]?\s*(\S+)")
+_REFERENCE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[ =]?\s*(?:\"([^\"]+)\"|'([^']+)'|(\S+))")
 _LOCAL = re.compile(
     r"\s*(?:(?:-e|--editable)[ =]?\s*)?((?:\.{1,2}(?:/[^\s;\[]*)?|[^\s;#@\[]*/[^\s;#@\[]*))(?:\[[^\]]*\])?\s*(?:[;#].*)?$"
 )
@@ -76,12 +77,23 @@ def _lines(folder: Path, name: str, files: dict[str, None]) -> Iterator[tuple[Pa
     if relative is None or relative in files or not path.is_file():
         return
     files[relative] = None
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _text(path).splitlines():
         yield path, line
         if found := _REFERENCE.match(line):
-            named = _below(folder, path.parent / found[1])
+            written = found[1] or found[2] or found[3]
+            named = _below(folder, path.parent / written)
             if named is not None:
                 yield from _lines(folder, named, files)
+            elif (path.parent / written).is_file() and not written.startswith("/"):  # that may be one of the base image
+                raise RunError(
+                    f"{path} names '{written}', which is not in the source {folder}; copy it into that folder"
+                )
+
+
+def _text(path: Path) -> str:
+    """A requirements file as pip reads it: UTF-8, or what a mark at its begin says, as PowerShell's `>` writes it."""
+    data = path.read_bytes()
+    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
 
 def _below(folder: Path, path: Path) -> str | None:

@@ -76,6 +76,7 @@ DEPRECATED: The legacy builder is deprecated and will be removed in a future rel
             ["hi", "The command '/bin/sh -c echo hi; exit 3' returned a non-zero code: 3"],
         ),
         ("it is broken\n", [], "", ["it is broken"]),
+        ('time="2026-01-01T00:00:00Z" level=error msg="closed pipe"\nno engine\n', [], "", ["no engine"]),
         (f"{OLD}it is broken\n", [], "", ["it is broken"]),
         ("", [], "", ["exit status 1"]),
     ],

@@ -29,6 +29,33 @@ def test_files_that_a_file_names_come_along(project: Project) -> None:
     assert not found.with_code
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_begin_with_a_mark(project: Project, encoding: str) -> None:
+    root = project({"base.txt": "a\n"})
+    (root / "requirements.txt").write_text("-r base.txt\r\n", encoding=encoding)
+
+    assert packages_of(root, None).copied == ("requirements.txt", "base.txt")
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_file_with_a_blank_in_its_name_comes_along(project: Project, quote: str) -> None:
+    root = project({"requirements.txt": f"-r {quote}my base.txt{quote}\n", "my base.txt": "a\n"})
+
+    assert packages_of(root, None).copied == ("requirements.txt", "my base.txt")
+
+
+def test_a_file_outside_of_the_source_is_told(project: Project) -> None:
+    root = project({"code/requirements.txt": "-r ../base.txt\n-c /etc/hosts\n", "base.txt": "a\n"})
+
+    with pytest.raises(RunError) as raised:
+        packages_of(root / "code", None)
+
+    assert str(raised.value) == (
+        f"{root}/code/requirements.txt names '../base.txt', which is not in the source {root}/code; "
+        "copy it into that folder"
+    )
+
+
 @pytest.mark.parametrize("line", ["-e .", "./lib", "lib/ ; python_version > '3'", "./lib[extra]"])
 def test_a_part_of_the_code_needs_the_code(project: Project, line: str) -> None:
     assert packages_of(project({"requirements.txt": f"{line}\n", "lib/a.py": ""}), None).with_code
