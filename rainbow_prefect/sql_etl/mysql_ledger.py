@@ -98,6 +98,13 @@ def state(link: Link, job: Job) -> Mapping[str, Any]:
     return dict(json.loads(row[0][0])) if row else {}
 
 
+def forget(link: Link, job: Job) -> int:
+    """Delete the states of this job; gives how many there were."""
+    if not is_there(link, job):
+        return 0
+    return link.do(f"update {_name(job)} set state = null where job = %s and state is not null", [job.name])
+
+
 # -- locks by name, which end with the session
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import near
 from .base import BadValue, Lane, Part, Query, Reader, Refused, Rows, Session
 from .mysql_catalogue import of_query, sql_of
 from .mysql_link import Link, Row
-from .mysql_text import Values, ZeroDate, decoder, encoder, lines_of
+from .mysql_parts import MOST_PARTS as _MOST_PARTS
+from .mysql_parts import Cut
+from .mysql_text import Values, ZeroDate, decoder, encoder, lines_of, literal
 from .mysql_types import ticked
-from .types import Schema, Type
+from .types import Schema
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
 T = TypeVar("T")
 
-_MOST_PARTS = 10_000
 _LINES_ROWS = 2_000
 
 
@@ -96,7 +94,12 @@ class MysqlReader(Reader):
                     yield lines_of(self._without_zeros(schema, piece), encoders)
 
     def _raw(self, query: Query, schema: Schema) -> Iterator[list[Row]]:
-        yield from self._link.stream(_exact(sql_of(self._link, query), schema))
+        self.count = None
+        count = 0
+        for rows in self._link.stream(_exact(sql_of(self._link, query), schema)):
+            yield rows
+            count += len(rows)
+        self.count = count
         for name, count in self._zeros.items():
             self._link.session.say(f"{count} zero dates of column '{name}' were read as NULL")
         self._zeros = {}
@@ -140,32 +143,34 @@ class MysqlReader(Reader):
     # -- parts
 
     def parts(self, query: Query, schema: Schema, split: Mapping[str, Any]) -> list[Part]:
-        """Parts by ranges or hashes of a column, or windows of time (`every`, seconds or timedelta).
+        """Parts by ranges (`by`, `executors`) or hashes (`hash`) of a column, or windows of time (`by`, `every: 1 day`).
 
         Each part is read in a snapshot of its own, since MySQL gives none to others: rows that change while the parts are
-        read may be in two of them or none. Every value, also NULL and what comes later, is in one part.
+        read may be in two of them or in none. Every value, also NULL and what comes later, belongs to one part.
         """
-        by = str(split.get("by") or "")
-        if by not in schema:
-            raise Refused(f"`split` is by '{by}', which the query does not give (columns: {', '.join(schema.names)})")
-        count = int(split.get("parts") or split.get("executors") or 1)
-        if not 1 <= count <= _MOST_PARTS:
-            raise Refused(f"`split` asks for {count} parts; from 1 to {_MOST_PARTS} are possible")
-        cut = _Cut(ticked(by), schema[by].type)
-        every = split.get("every")
-        method = split.get("method") or ("window" if every else "range" if cut.is_ordered else "hash")
-        if method == "hash":
-            return cut.hashed(count)
-        if not cut.is_ordered or (method == "window" and cut.kind.kind == "int"):
+        ways = [one for one in ("by", "hash") if split.get(one)]
+        if len(ways) != 1 or set(split) - {"by", "hash", "every", "executors"}:
             raise Refused(
-                f"`split` by {method} of column '{by}' is not possible, for it is {cut.kind}; use the method hash"
+                f"`split` of a MySQL source takes `by` (with `every`) or `hash`; it has {', '.join(split) or 'none'}"
             )
-        low, high = (self._bound(query, one, by) for one in ("MIN", "MAX"))
+        name = str(split[ways[0]])
+        if name not in schema:
+            hint = near(name, schema.names)
+            raise Refused(
+                f"`split` names the column '{name}', which the query does not give; {hint or 'name one of its columns'}"
+            )
+        count = split.get("executors") or min(4, os.cpu_count() or 1)
+        if not isinstance(count, int) or not 1 <= count <= _MOST_PARTS:
+            raise Refused(f"`executors` of a split is a number from 1 to {_MOST_PARTS}, not {count!r}")
+        cut = Cut(ticked(name), name, schema[name].type)
+        if ways == ["hash"]:
+            return cut.hashed(count)
+        every = split.get("every")
+        cut.refuse(every)
+        low, high = (self._bound(query, one, name) for one in ("MIN", "MAX"))
         if low is None or high is None or isinstance(low, str) or isinstance(high, str):
-            return [Part()]
-        if method == "window":
-            return cut.windows(low, high, every)
-        return cut.ranges(low, high, count)
+            return [Part(f"{name} 1/1")]
+        return cut.windows(low, high, str(every)) if every else cut.ranges(low, high, count)
 
     def _bound(self, query: Query, function: str, by: str) -> Any:
         inner = sql_of(self._link, query)
@@ -191,92 +196,3 @@ def _exact(sql: str, schema: Schema) -> str:
         for one in schema.columns
     )
     return f"SELECT {shown} FROM (\n{sql}\n) AS `_rainbow`"
-
-
-def literal(value: Any) -> str:
-    """A value as SQL of MySQL writes it, in whatever sql_mode."""
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return "1" if value else "0"
-        case int():
-            return str(value)
-        case Decimal() if value.is_finite():
-            return format(value, "f")
-        case float() if math.isfinite(value):
-            return f"{value!r}e0" if "e" not in repr(value) else repr(value)
-        case bytes():
-            return f"x'{value.hex()}'"
-        case datetime():
-            moment = value if value.tzinfo is None else _utc(value)
-            return f"TIMESTAMP'{moment.isoformat(' ')}'"
-        case date():
-            return f"DATE'{value.isoformat()}'"
-        case time():
-            return f"TIME'{value.isoformat()}'"
-        case str():
-            if value.isascii() and "\\" not in value and "\0" not in value:
-                return "'" + value.replace("'", "''") + "'"
-            return f"CONVERT(x'{value.encode().hex()}' USING utf8mb4)"
-    raise Refused(f"a value of type {type(value).__name__} cannot be written as SQL of MySQL")
-
-
-def _utc(value: datetime) -> datetime:
-    from datetime import UTC
-
-    return value.astimezone(UTC).replace(tzinfo=None)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """How a column is cut into parts; `name` is quoted."""
-
-    name: str
-    kind: Type
-
-    @property
-    def is_ordered(self) -> bool:
-        return self.kind.kind in ("int", "date", "timestamp", "timestamptz")
-
-    def hashed(self, count: int) -> list[Part]:
-        text = f"IFNULL(CRC32({self.name}), 0)"
-        return [Part(f"{at + 1} of {count}", (f"{text} MOD {count} = {at}",)) for at in range(count)]
-
-    def ranges(self, low: Any, high: Any, count: int) -> list[Part]:
-        """Ranges of equal width; the first has NULL and what is below, the last what is above."""
-        bounds = sorted({_between(low, high, at, count) for at in range(1, count)} - {low})
-        return self._open_ended(bounds, [f"{at + 1} of {len(bounds) + 1}" for at in range(len(bounds) + 1)])
-
-    def windows(self, low: Any, high: Any, every: Any) -> list[Part]:
-        """Windows that begin at whole multiples of `every` since 1970, named after their beginning."""
-        step = every if isinstance(every, timedelta) else timedelta(seconds=float(every or 86_400))
-        if step <= timedelta(0) or (self.kind.kind == "date" and step % timedelta(days=1)):
-            raise Refused(
-                f"`split` has windows of {step}; of dates they are whole days, and always longer than nothing"
-            )
-        zero = datetime(1970, 1, 1, tzinfo=getattr(low, "tzinfo", None))
-        start = zero if isinstance(low, datetime) else zero.date()
-        first = start + (low - start) // step * step
-        count = (high - first) // step
-        if count >= _MOST_PARTS:
-            raise Refused(
-                f"`split` would have {count + 1} windows; at most {_MOST_PARTS} are possible: make them longer"
-            )
-        begins = [first + at * step for at in range(count + 1)]
-        return self._open_ended(begins[1:], [one.isoformat() for one in begins])
-
-    def _open_ended(self, bounds: Sequence[Any], names: Sequence[str]) -> list[Part]:
-        if not bounds:
-            return [Part(names[0])]
-        texts = [literal(one) for one in bounds]
-        where = [f"{self.name} < {texts[0]} OR {self.name} IS NULL"]
-        where += [f"{self.name} >= {low} AND {self.name} < {high}" for low, high in pairwise(texts)]
-        where.append(f"{self.name} >= {texts[-1]}")
-        return [Part(name, (one,)) for name, one in zip(names, where, strict=True)]
-
-
-def _between(low: Any, high: Any, at: int, count: int) -> Any:
-    if isinstance(low, int):
-        return low + (high - low) * at // count
-    return low + (high - low) * at / count

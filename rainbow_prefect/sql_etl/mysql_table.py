@@ -212,5 +212,22 @@ def _as_was(row: Mapping[str, Any]) -> str:
     return text + (f" COMMENT {_text(str(row['column_comment']))}" if row["column_comment"] else "")
 
 
+def altered(table: str, now: Table, added: Mapping[str, str], widened: Mapping[str, str]) -> list[str]:
+    """The statement that adds columns, which may be empty, and gives others new types; [] for none."""
+    rows = {str(row["column_name"]): row for row in now.rows}
+    steps = [f"ADD COLUMN {_added(name, native)}" for name, native in added.items()]
+    for name, native in widened.items():
+        row = rows[name]
+        is_text = native.startswith(("varchar", "char", "tinytext", "text", "mediumtext", "longtext"))
+        kept = {} if is_text else {"collation_name": None}
+        steps.append(f"MODIFY {ticked(name)} {_as_was({**row, 'column_type': native, **kept})}")
+    return [f"ALTER TABLE {table} {', '.join(steps)}"] if steps else []
+
+
+def _added(name: str, native: str) -> str:
+    kind, check, condition = native.partition(" check ")
+    return f"{ticked(name)} {kind} NULL DEFAULT NULL{check}{condition}"
+
+
 def _text(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

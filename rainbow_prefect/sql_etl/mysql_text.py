@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from .base import BadValue, Rows
+from .base import BadValue, Refused, Rows
 from .mysql_errors import short
 from .mysql_link import Row
 from .types import Column, Type
@@ -319,3 +320,39 @@ def _flaw(value: Any, one: Type) -> str | None:
     except UnicodeEncodeError:
         return "it is no Unicode text (a lone surrogate); correct it in the query"
     return None
+
+
+# -- as SQL
+
+
+def literal(value: Any) -> str:
+    """A value as SQL of MySQL writes it, in whatever sql_mode."""
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return "1" if value else "0"
+        case int():
+            return str(value)
+        case Decimal() if value.is_finite():
+            return format(value, "f")
+        case float() if math.isfinite(value):
+            return f"{value!r}e0" if "e" not in repr(value) else repr(value)
+        case bytes():
+            return f"x'{value.hex()}'"
+        case datetime():
+            moment = value if value.tzinfo is None else _utc(value)
+            return f"TIMESTAMP'{moment.isoformat(' ')}'"
+        case date():
+            return f"DATE'{value.isoformat()}'"
+        case time():
+            return f"TIME'{value.isoformat()}'"
+        case str():
+            if value.isascii() and "\\" not in value and "\0" not in value:
+                return "'" + value.replace("'", "''") + "'"
+            return f"CONVERT(x'{value.encode().hex()}' USING utf8mb4)"
+    raise Refused(f"a value of type {type(value).__name__} cannot be written as SQL of MySQL")
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC).replace(tzinfo=None)

@@ -18,7 +18,8 @@ MOST_NAME = 64
 MOST_KEY_BYTES = 3072
 
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
-_WIDTH = re.compile(r"\((\d+)\)")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "0": "\0", "Z": "\x1a"}
 _INTS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "integer": 32, "bigint": 64}
 _BLOBS = {"tinyblob": 255, "blob": 65_535, "mediumblob": 16_777_215, "longblob": None}
 _TEXTS = {"tinytext": 255, "text": 65_535, "mediumtext": 16_777_215, "longtext": None}
@@ -105,7 +106,8 @@ def from_catalogue(row: Mapping[str, Any], dialect: str, *, is_sink: bool = Fals
 
 def labels(native: str) -> tuple[str, ...]:
     """The labels of `enum('a','b''c')`."""
-    return tuple(one.replace("''", "'") for one in _LABEL.findall(native[native.find("(") :]))
+    texts = (one.replace("''", "'") for one in _LABEL.findall(native[native.find("(") :]))
+    return tuple(_ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), one) for one in texts)
 
 
 def _characters(most: int | None, row: Mapping[str, Any], is_sink: bool) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TaskFailed
@@ -12,8 +14,8 @@ from .base import BadValue, Counts, Job, Lane, Mode, Passing, Refused, Rows, Ses
 from .mysql_catalogue import Table, table_of
 from .mysql_link import Link, name_of
 from .mysql_load import Loader
-from .mysql_table import STAGE, create_table, dependants, refuse, side_name, stage_table, undo_changes
-from .mysql_text import decoder, lines
+from .mysql_table import STAGE, altered, create_table, dependants, refuse, side_name, stage_table, undo_changes
+from .mysql_text import decoder, lines, literal
 from .mysql_types import described, native_of, ticked
 from .types import Column, Schema
 
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 _SHOWN_KEYS = 5
+_COMMITS = ("alter", "create", "drop", "rename", "truncate", "lock", "begin", "start", "commit", "rollback", "analyze")
 _STAGED: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert")
+
+
+_CREATED = re.compile(
+    r"\s*CREATE TABLE (?:IF NOT EXISTS )?(?P<table>`(?:[^`]|``)+`(?:\.`(?:[^`]|``)+`)?)", re.IGNORECASE
+)
 
 
 class MysqlWriter(Writer):
@@ -98,9 +106,8 @@ class MysqlWriter(Writer):
             return [*made, *gone, f"LOAD DATA into {table}"]
         return [*made, f"LOAD DATA into {STAGE}", *(text for text, _ in self._steps(job, table, ticked(STAGE)))]
 
-    @staticmethod
-    def _needs_stage(job: Job) -> bool:
-        return job.mode in _STAGED and bool(job.keys)
+    def _needs_stage(self, job: Job) -> bool:
+        return (job.mode in _STAGED and bool(job.keys)) or (job.stage and self._swap is None)
 
     # -- a load
 
@@ -170,19 +177,23 @@ class MysqlWriter(Writer):
             if table_of(link, job.table) is None:
                 for statement in self.ddl(job):
                     link.do(statement, doing=self._doing)
-                self._undo.append(self._drop_when_empty)
+                self._undo.append(partial(self._drop_when_empty, name_of(job.table)))
             before = table_of(link, job.table)
             if changes and before is not None:
                 self._undo.append(lambda: undo_changes(self._link, job.table, before))
-            for statement in changes:
-                link.do(statement, doing=self._doing)
+            self._change(changes)
         finally:
             ledger.unlock(link, name)
 
-    def _drop_when_empty(self) -> None:
-        """Remove the table that was made, unless another load has put rows into it meanwhile."""
-        assert self._job is not None
-        table = name_of(self._job.table)
+    def _change(self, changes: Sequence[str]) -> None:
+        for statement in changes:
+            self._link.do(statement, doing=self._doing)
+            made = _CREATED.match(statement)
+            if made is not None:
+                self._undo.append(partial(self._drop_when_empty, made["table"]))
+
+    def _drop_when_empty(self, table: str) -> None:
+        """Remove a table that was made, unless another load has put rows into it meanwhile."""
         self._link.do(f"LOCK TABLES {table} WRITE")
         try:
             if not self._link.ask(f"SELECT 1 FROM {table} LIMIT 1"):
@@ -193,17 +204,16 @@ class MysqlWriter(Writer):
     def _clear(self, job: Job, doing: str) -> None:
         """Within the transaction: what goes before the rows come, and where they come."""
         link, table = self._link, name_of(job.table)
+        self._into = table
         if self._needs_stage(job):
             target = table_of(link, job.table)
             assert target is not None
             link.do(f"DROP TEMPORARY TABLE IF EXISTS {self._stage(job)}")
             link.do(stage_table(job, self._stage(job), target), doing=doing)
             self._into = self._stage(job)
-            return
-        self._into = table
         if job.mode == "replace":
             self._counts.deleted = link.do(f"DELETE FROM {table}", doing=doing)
-        elif job.mode == "delete_insert":
+        elif job.mode == "delete_insert" and not job.keys:
             where = " AND ".join(f"({one})" for one in job.where)
             self._counts.deleted = link.do(f"DELETE FROM {table} WHERE {where}", doing=doing)
 
@@ -225,8 +235,7 @@ class MysqlWriter(Writer):
         link.do(made, doing=self._doing)
         self._swap = (new, table, old if found is not None else None)
         self._undo.append(lambda: self._link.do(f"DROP TABLE IF EXISTS {new}"))
-        for statement in changes:
-            link.do(statement.replace(table, new), doing=self._doing)
+        self._change([one.replace(f"ALTER TABLE {table} ", f"ALTER TABLE {new} ") for one in changes])
         link.do("START TRANSACTION")
         self._into = new
         return True
@@ -301,14 +310,16 @@ class MysqlWriter(Writer):
         if not self._needs_stage(job):
             counts.written = counts.inserted = counts.read
             return counts
-        self._refuse_bad_keys(job)
+        if job.mode in _STAGED and job.keys:
+            self._refuse_bad_keys(job)
         ledger.lock(link, ledger.lock_name("finish", *job.table), self._doing)
         done = {"inserted": 0, "updated": 0, "deleted": 0}
         for statement, what in self._steps(job, name_of(job.table), self._stage(job)):
             done[what] += link.do(statement, doing=self._doing)
             self._refuse_warnings()
         counts.inserted, counts.updated = done["inserted"], done["updated"]
-        counts.deleted = done["deleted"] if job.mode == "delete_insert" else None
+        if job.mode == "delete_insert" and job.keys:
+            counts.deleted = done["deleted"]
         counts.written = counts.inserted + counts.updated
         return counts
 
@@ -317,6 +328,8 @@ class MysqlWriter(Writer):
         same = " AND ".join(f"t.{ticked(one)} = s.{ticked(one)}" for one in job.keys)
         insert = f"INSERT INTO {table} ({names}) SELECT "
         taken = ", ".join(f"s.{ticked(one)}" for one in job.schema.names)
+        if not job.keys or job.mode not in _STAGED:
+            return [(f"{insert}{taken} FROM {stage} AS s", "inserted")]
         if job.mode == "delete_insert":
             return [
                 (f"DELETE t FROM {table} AS t JOIN {stage} AS s ON {same}", "deleted"),
@@ -377,6 +390,31 @@ class MysqlWriter(Writer):
                 *(make(values) for make, values in zip(decoders, zip(*rows, strict=True), strict=True)), strict=True
             )
         return made
+
+    def do(self, sql: str) -> int:
+        word = sql.split(None, 2)[:2]
+        if word and word[0].lower() in _COMMITS and word[-1].lower() != "temporary":
+            raise Refused(
+                f"{self._doing}: MySQL commits what is under way before {word[0].upper()}, so it cannot be part of a load;"
+                " run it in a task of its own"
+            )
+        return self._link.do(sql, doing=self._doing)
+
+    def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+        found = table_of(self._link, job.table)
+        if found is None:
+            return []
+        made = [{one.name: self.type_of(one) for one in some} for some in (added, widened)]
+        return altered(name_of(job.table), found, made[0], made[1])
+
+    def quoted(self, name: str) -> str:
+        return ticked(name)
+
+    def literal(self, value: Any) -> str:
+        return literal(value)
+
+    def forget(self, job: Job) -> int:
+        return ledger.forget(self._link, job)
 
     def staged(self) -> str:
         return self._into
@@ -463,7 +501,5 @@ def _shown(value: Any) -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    import re
-
     found = re.search(r"(\d+)\.(\d+)\.(\d+)(?=-MariaDB|$|-)", text.removeprefix("5.5.5-"))
     return tuple(int(one) for one in found.groups()) if found else (0,)
