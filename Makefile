@@ -1,9 +1,9 @@
-.PHONY: help setup quickstart test engine unit lint bench docs clean
+.PHONY: help setup quickstart test engine unit lint bench bench-etl docs clean
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 
 help:  ## Say what can be made.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup:  ## Make .venv with all that is needed.
 	@scripts/setup.sh
@@ -27,6 +27,9 @@ unit: setup  ## The suite; a test that failed beside others is run once more alo
 
 bench: setup  ## Measure every bar against peers, side by side in one run.
 	$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-etl: setup  ## Measure SQL ETL against psql and other tools.
+	$(BIN)/python -m benchmarks.etl $(BENCH)
 
 docs: setup  ## Write docs/reference.md from the models again.
 	$(BIN)/python -m rainbow_prefect.reference docs/reference.md

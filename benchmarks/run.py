@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None, cases: Mapping[str, object] = CASES) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", help="names of cases, with commas between them")
     parser.add_argument("--repeats", type=int, default=5, help="how often each command is run (default: 5)")
@@ -50,10 +50,10 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     parser.add_argument("--list", action="store_true", help="name the cases")
     wanted = parser.parse_args(words)
-    wanted.names = wanted.only.split(",") if wanted.only else list(CASES)
-    unknown = [name for name in wanted.names if name not in CASES]
+    wanted.names = wanted.only.split(",") if wanted.only else list(cases)
+    unknown = [name for name in wanted.names if name not in cases]
     if unknown:
-        parser.error(f"no such case: {', '.join(unknown)} (known: {', '.join(CASES)})")
+        parser.error(f"no such case: {', '.join(unknown)} (known: {', '.join(cases)})")
     return wanted
 
 
