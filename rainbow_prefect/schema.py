@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -81,6 +81,18 @@ def _number(value: Any) -> Any:
     return value
 
 
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smhdw]?)\Z")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def _duration(value: Any) -> float:
+    """`90`, `30m`, `1h`, `2d` as seconds."""
+    found = _DURATION.match(str(value).strip()) if isinstance(value, str | int | float) else None
+    if found is None or isinstance(value, bool):
+        raise wrong(f"must be a duration, got {_shown(value)}", hint="write e.g. 30m, 1h or 2d")
+    return float(found["number"]) * _UNITS[found["unit"]]
+
+
 def _positive(value: float) -> float:
     if value > 0 and value < float("inf"):
         return value
@@ -150,6 +162,9 @@ Minutes = Annotated[
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 """A time in seconds, 0 or more."""
+
+Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema({"type": ["string", "number"]})]
+"""A span of time: a number of seconds, or with a unit: `30s`, `15m`, `1h`, `2d`, `1w`."""
 
 PythonVersion = Annotated[
     str, Field(json_schema_extra={"pattern": r"^3\.[0-9]+"}), AfterValidator(_python_version), BeforeValidator(_text)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from ..errors import Cancelled, TaskFailed, TimedOut, near
-from ..schema import Config, Name, Text, kind_of, wrong
+from ..schema import Config, Duration, Name, Text, kind_of, wrong
 from ..sql_etl.base import MODES, AnySink, AnySource, Mode, Query, Session, Sink, Source
 from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
 from .base import Flaw, Place
@@ -45,21 +45,6 @@ def _mode(value: Any) -> Any:
         raise wrong(f"unknown mode '{value}'", hint=hint or f"write one of: {', '.join(MODES)}")
     return value
 
-
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smhdw]?)\Z")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
-
-def _duration(value: Any) -> float:
-    """`90`, `30m`, `1h`, `2d` as seconds (or units of a cursor that is a number)."""
-    found = _DURATION.match(str(value).strip()) if isinstance(value, str | int | float) else None
-    if found is None or isinstance(value, bool):
-        raise wrong(f"must be a duration, got {value!r}", hint="write e.g. 30m, 1h or 2d")
-    return float(found["number"]) * _UNITS[found["unit"]]
-
-
-Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema({"type": ["string", "number"]})]
-"""A span of time: a number of seconds, or with a unit: `30s`, `15m`, `1h`, `2d`, `1w`."""
 
 _EITHER = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})
 _FROM = Annotated[str | AnySource, BeforeValidator(_store(AnySource)), _EITHER]

@@ -96,6 +96,8 @@ def test_rows_arrive_as_they_are_in_columns_of_the_same_types(shop: Shop) -> Non
         "part": "all",
         "attempt": 1,
         "skipped_as_duplicate": False,
+        "ddl": moved.ddl,
+        "warnings": [],
     }
     assert moved.ddl == [
         'CREATE TABLE "orders" (\n\t"id" INTEGER, \n\t"day" date, \n\t"country" TEXT, \n\t"amount" REAL, \n\t"note" TEXT\n)'

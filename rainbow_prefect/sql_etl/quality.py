@@ -1,0 +1,116 @@
+"""What a task asks of its rows and its table beyond moving them, in the order of a load; `move` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from . import checks as checking
+from . import contract as agreements
+from . import rejects
+from .base import BadValue, Counts, Job, Query, Reader, Rejected, Writer
+from .checks import Checks
+from .contract import Contract
+from .shape import Shape, shaped
+from .types import Schema
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`pre` and `post` are statements of the sink in the transaction; `max_bad_rows` may be put aside in one part."""
+
+    shape: Shape | None = None
+    contract: Contract = field(default_factory=Contract)
+    checks: Checks | None = None
+    on_bad_row: Literal["fail", "quarantine"] = "fail"
+    max_bad_rows: int = 1000
+    pre: tuple[str, ...] = ()
+    post: tuple[str, ...] = ()
+
+    @property
+    def puts_aside(self) -> bool:
+        """Whether rows may go to `TABLE__rejected`."""
+        if self.on_bad_row == "quarantine":
+            return True
+        several = self.checks.columns.values() if self.checks is not None else ()
+        return any(one.on_fail == "quarantine" for each in several for one in each)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The job as its contract has it: what is read, the table as it will be, and the statements that change it first."""
+
+    query: Query
+    job: Job
+    existing: Schema | None
+    changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def described(quality: Quality, query: Query, reader: Reader) -> tuple[Query, Schema]:
+    """The query with what is done to its rows on the way, and the columns that it gives."""
+    if quality.shape is None:
+        return query, reader.describe(query)
+    return shaped(quality.shape, query, reader)
+
+
+def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, reader: Reader, writer: Writer) -> Fitted:
+    """What is asked of the table, before it is looked at column by column.
+
+    Raises:
+        Refused: the contract does not let the load be.
+    """
+    checks = quality.checks
+    if existing is None:
+        agreements.refuse_new_table(quality.contract, job, writer.ddl(job))
+    made: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if existing is not None:
+        agreed = agreements.agree(quality.contract, job, existing, writer)
+        if agreed.discarded:
+            query = agreements.narrowed(query, agreed.came, reader)
+            warnings = (f"left out, since the table has no such column: {', '.join(agreed.discarded)}",)
+        job, existing, made = replace(job, schema=agreed.came), agreed.existing, agreed.changes
+    if quality.puts_aside:
+        made = (*made, *rejects.changes(job, writer))
+    most = quality.max_bad_rows if quality.on_bad_row == "quarantine" else 0
+    needs_stage = checks is not None and existing is not None and checking.needs_stage(checks, job)
+    return Fitted(query, replace(job, stage=needs_stage, most_rejected=most), existing, made, warnings)
+
+
+def before(quality: Quality, writer: Writer) -> None:
+    """The statements of the sink that come before the rows."""
+    for one in quality.pre:
+        writer.do(one)
+
+
+def finished(
+    quality: Quality, job: Job, writer: Writer, counts: Counts, say: Callable[[str], None]
+) -> tuple[Counts, list[str]]:
+    """Ask the checks, let the writer finish, put aside what is bad; gives the counts and the warnings.
+
+    Raises:
+        BadValue: a check does not hold, or too many rows are bad.
+    """
+    warnings: list[str] = []
+    counts.quarantined = len(writer.rejected)
+    checked: Sequence[Rejected] = ()
+    if quality.checks is not None:
+        left = quality.max_bad_rows - counts.quarantined
+        found = checking.look(quality.checks, job, writer, counts, most_bad=left, on_bad_row=quality.on_bad_row)
+        warnings, checked = found.warnings, found.rejected
+        counts.quarantined += len(checked)
+    counts = writer.finish(counts)
+    rejected = [*writer.rejected, *checked]
+    if len(rejected) > quality.max_bad_rows:
+        raise BadValue(checking.too_many(quality.max_bad_rows, rejected[-1].error))
+    counts.quarantined = len(rejected)
+    rejects.store(rejected, job, writer)
+    for one in quality.post:
+        writer.do(one)
+    if rejected:
+        say(f"put {len(rejected)} bad rows into {job.table[1]}__rejected, e.g. {rejected[0].error}")
+    for text in warnings:
+        say(f"warning: {text}")
+    return counts, warnings
