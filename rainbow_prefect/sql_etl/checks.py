@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from ..errors import near
 from ..schema import Config, Count, Duration, Text, kind_of, wrong
-from .base import BadValue, Counts, Job, Rejected, Writer
+from .base import BadValue, Counts, Job, Refused, Rejected, Writer
 from .ledger import NAME as LEDGER
 
 OnFail = Literal["fail", "warn", "quarantine"]
@@ -179,9 +180,8 @@ def look(
 
     Raises:
         BadValue: some do not hold; all of them are told.
-        Refused: the sink cannot ask one, or the query does not give a column.
+        Refused: the sink cannot ask one.
     """
-    _refuse_columns(checks, job)
     found = Found()
     tests = [
         test
@@ -204,13 +204,19 @@ def look(
     return found
 
 
-def _refuse_columns(checks: Checks, job: Job) -> None:
+def refuse_columns(checks: Checks, job: Job) -> None:
+    """Columns that do not come cannot be checked.
+
+    Raises:
+        Refused: there are such.
+    """
     missing = [one for one in checks.columns if one not in job.schema]
     if missing:
         listed = ", ".join(f"'{one}'" for one in missing)
-        raise BadValue(
-            f"`checks` names {listed}, which the query does not give (columns: {', '.join(job.schema.names)}); "
-            "nothing was written"
+        names = job.schema.names
+        raise Refused(
+            f"`checks` names {listed}, which the query does not give (columns: {', '.join(names)}); "
+            f"{near(missing[0], names, list_up_to=0) or 'correct the name, or select the column'}"
         )
 
 

@@ -72,6 +72,8 @@ def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, re
             query = agreements.narrowed(query, agreed.came, reader)
             warnings = (f"left out, since the table has no such column: {', '.join(agreed.discarded)}",)
         job, existing, made = replace(job, schema=agreed.came), agreed.existing, agreed.changes
+    if checks is not None:
+        checking.refuse_columns(checks, job)
     if quality.puts_aside:
         made = (*made, *rejects.changes(job, writer))
     most = quality.max_bad_rows if quality.on_bad_row == "quarantine" else 0
