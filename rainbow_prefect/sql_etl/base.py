@@ -97,8 +97,9 @@ class Part:
 class Job:
     """One load of one part into a table, as a sink is told.
 
-    `run_key` and `part` are the same in each attempt, so that a part is loaded once. `schema` is what comes: names as in
-    the sink. `where` is the part's predicate in SQL of the sink, for `delete_insert` without keys.
+    `run_key` and `part` are the same in each attempt, so that a part is loaded once. `serial` wants loads of this name
+    one after the other, from the claim to the commit, whatever their run. `schema` is what comes: names as in the sink.
+    `where` is the part's predicate in SQL of the sink, for `delete_insert` without keys.
 
     With `stage` the rows come into a stage first, also for `append`, so that checks can tell them from those that are there.
     So many rows as `most_rejected` says are left out when the sink refuses them, and kept in `Writer.rejected`, by sinks
@@ -115,6 +116,7 @@ class Job:
     keys: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     force: bool = False
+    serial: bool = False
     stage: bool = False
     most_rejected: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

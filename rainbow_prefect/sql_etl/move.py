@@ -162,6 +162,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         part=order.part,
         attempt=attempt,
         keys=order.keys,
+        serial=order.incremental is not None,
         options=order.options,
     )
     _refuse_keys(job)

@@ -95,6 +95,10 @@ class PostgresWriter(Writer):
         with self._telling("the ledger"):
             return ledger.state(self._connection, self._schema_of(job.table), job)
 
+    def forget(self, job: Job) -> int:
+        with self._telling("the ledger"):
+            return ledger.forget(self._connection, self._schema_of(job.table), job)
+
     # -- a load
 
     def begin(self, job: Job, existing: Schema | None, changes: Sequence[str] = ()) -> bool:
@@ -104,8 +108,11 @@ class PostgresWriter(Writer):
         refuse_long_names(job)
         with self._telling(_shown(job.table)):
             self._schema = self._schema_of(job.table)
+        with self._telling(_shown((self._schema, job.table[1]))):
             existing = self._ready(job, existing, changes)
             self._open()
+            if job.serial:
+                self._run(f"SELECT pg_advisory_xact_lock({lock_key(self._schema, LEDGER, job.name)})")
             self._claim = ledger.claim(self._connection, self._schema, job, f"{self._schema}.{job.table[1]}")
             if self._claim is None:
                 self.rollback()
