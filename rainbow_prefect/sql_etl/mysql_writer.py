@@ -120,6 +120,8 @@ class MysqlWriter(Writer):
             ledger.create(link, job, self._collation)
             if not job.force and ledger.is_committed(link, job):
                 return False
+            if job.serial:  # it ends with the session, as all of these locks do
+                ledger.lock(link, ledger.lock_name("serial", *job.table, job.name), doing)
             found = table_of(link, job.table)
             self._refuse_table(job, found)
             if job.mode == "replace" and (found is None or not self._dependants(job, found)):

@@ -161,11 +161,8 @@ def load(source: str, sink: str, **more: Any) -> Moved:
 def pairs() -> list[Any]:
     made = []
     for source, sink in itertools.product(DIALECTS, DIALECTS):
-        engines = (
-            ["auto", "rows", "arrow"]
-            if "duckdb" in (source, sink) and "sqlite" not in (source, sink)
-            else ["auto", "rows"]
-        )
+        has_arrow = {source, sink} <= {"postgresql", "duckdb"} and "duckdb" in (source, sink)
+        engines = ["auto", "rows", "arrow"] if has_arrow else ["auto", "rows"]
         made += [pytest.param(source, sink, engine, id=f"{source}-{sink}-{engine}") for engine in engines]
     return made
 
