@@ -175,6 +175,8 @@ class Link:
             connection._read_packet()
         yield from self._rows()
         self._has_rows_under_way = False
+        if self.session.stop.is_set():  # some statements that are killed end as if they were done
+            raise Cancelled("cancelled; nothing was written")
 
     def _rows(self) -> Iterator[list[Row]]:
         from pymysql.err import OperationalError, raise_mysql_exception

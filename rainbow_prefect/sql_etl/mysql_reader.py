@@ -159,7 +159,7 @@ class MysqlReader(Reader):
             raise Refused(
                 f"`split` names the column '{name}', which the query does not give; {hint or 'name one of its columns'}"
             )
-        count = split.get("executors") or min(4, os.cpu_count() or 1)
+        count = split.get("executors", min(4, os.cpu_count() or 1))
         if not isinstance(count, int) or not 1 <= count <= _MOST_PARTS:
             raise Refused(f"`executors` of a split is a number from 1 to {_MOST_PARTS}, not {count!r}")
         cut = Cut(ticked(name), name, schema[name].type)
