@@ -8,14 +8,16 @@ import threading
 import time
 from collections import deque
 from contextvars import copy_context
-from itertools import groupby
 
 from prefect.logging.handlers import APILogHandler
 
 _NAME = "prefect.task_runs"
 _TICK_SECONDS = 0.1
 _SINGLE_LINES = 100
-"""So many lines of a tick are records of their own; more are told a hundred at a time."""
+"""So many lines of a tick are records of their own; more are told a hundred at a time, as are those right after many.
+
+A server takes some hundred records a second, and a process ends when it has taken all.
+"""
 
 _TOGETHER = 100
 _LINE_CHARACTERS = 200_000
@@ -47,6 +49,7 @@ class Logs:
         self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._was_much = False
         self._logger = logging.getLogger(_NAME)
         self._api = APILogHandler()
         self._start = threading.Lock()
@@ -69,8 +72,14 @@ class Logs:
         with self._sending:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             self._room.set()
-            for source, group in groupby(lines, key=lambda one: one[0]):
-                self._send(source, list(group))
+            by_source: dict[Slice, list[Line]] = {}
+            for one in lines:
+                by_source.setdefault(one[0], []).append(one)
+            singles = 0 if self._was_much else _SINGLE_LINES
+            self._was_much = len(lines) > _SINGLE_LINES
+            for source, group in by_source.items():
+                self._send(source, group, singles)
+                singles = max(0, singles - len(group))
 
     def close(self) -> None:
         self._closed = True
@@ -90,10 +99,10 @@ class Logs:
             self.flush()
             time.sleep(_TICK_SECONDS)
 
-    def _send(self, source: Slice, lines: list[Line]) -> None:
-        for _, when, line in lines[:_SINGLE_LINES]:
+    def _send(self, source: Slice, lines: list[Line], singles: int) -> None:
+        for _, when, line in lines[:singles]:
             self._emit(source, when, line)
-        rest = lines[_SINGLE_LINES:]
+        rest = lines[singles:]
         for first in range(0, len(rest), _TOGETHER):
             group = rest[first : first + _TOGETHER]
             while group:  # a record has its limit in characters, too
