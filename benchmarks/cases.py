@@ -264,8 +264,8 @@ def memory(bench: Bench) -> list[Row]:
     return [Row(f"peak memory of the parent, {count:,} slices", ours, "MB", 1.3, peer, "raw `task.map`")]
 
 
-def _images(bench: Bench, name: str, *, count: int, files: int) -> Path:
-    """A folder with that many images, each of a source of its own with that many modules of 20 KB."""
+def _images(bench: Bench, name: str, *, count: int, files: int, kilobytes: int = 20) -> Path:
+    """A folder with that many images, each of a source of its own with that many modules of that size."""
     folder = bench.home(name)
     lines = [f"name: {name}", "images:"]
     for number in range(count):
@@ -273,7 +273,7 @@ def _images(bench: Bench, name: str, *, count: int, files: int) -> Path:
         source.mkdir()
         (source / "requirements.txt").write_text("# none\n")
         for module in range(files):
-            (source / f"module_{module}.py").write_text(f"# {name} {number} {module}\n" + "x = 1  # a line\n" * 1250)
+            (source / f"module_{module}.py").write_text(f"# {name} {number} {module}\n" + "x = 1  # a line\n" * 63 * kilobytes)
         lines.append(f"  - {{image: 'rainbow-bench/{name}-{number}:{os.getpid()}', source: code_{number}}}")
     (folder / "rainbow.yml").write_text("\n".join(lines) + "\n")
     return folder
@@ -319,8 +319,11 @@ USER 10001:10001
 
 def rebuild(bench: Bench) -> list[Row]:
     """`rainbow build` after a change of one line, beside `docker build` of the same files with a Dockerfile by hand."""
-    files = bench.count(100)
-    folder = _images(bench, "rebuild", count=1, files=files)
+    return [_rebuild(bench, bench.count(100), 20), _rebuild(bench, bench.count(1000), 40)]
+
+
+def _rebuild(bench: Bench, files: int, kilobytes: int) -> Row:
+    folder = _images(bench, "rebuild", count=1, files=files, kilobytes=kilobytes)
     peer = bench.home("rebuild_peer") / "code"
     shutil.copytree(folder / "code_0", peer)
     (peer / "Dockerfile").write_text(DOCKERFILE)
@@ -340,7 +343,8 @@ def rebuild(bench: Bench) -> list[Row]:
         interleaved({"ours": ours, "peer": by_hand}, repeats=1)
         usages = interleaved({"ours": ours, "peer": by_hand}, repeats=bench.repeats)
     mine, other = (median(usages[name], "wall_seconds") for name in ("ours", "peer"))
-    return [Row(f"rebuild after one line, {files} files", mine, "s", 1.2, other, "`docker build`")]
+    what = f"rebuild after one line, {files:,} files of {kilobytes} KB"
+    return Row(what, mine, "s", 1.2, other, "`docker build`")
 
 
 def _change(file: Path) -> None:

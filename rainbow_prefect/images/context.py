@@ -1,8 +1,7 @@
-"""The files of a source that go into an image: what is left out, their digests, and a copy for the builder."""
+"""The files of a source that go into an image: what is left out, and a copy for the builder."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
@@ -15,7 +14,6 @@ from ..executors._folders import SKIPPED, copy_file
 
 IGNORE = ".dockerignore"
 _NEVER = SKIPPED | {".ipynb_checkpoints", ".hypothesis", ".eggs", ".DS_Store", IGNORE}
-_CHUNK_BYTES = 1 << 20
 _MOST_NAMED = 200
 """So many lines of a `.dockerignore` are quicker than a copy: the builder tries each on every file."""
 
@@ -82,25 +80,6 @@ def _inner_link(path: str, root: str) -> str:
     if not aim.is_absolute():
         return str(aim)
     return os.path.relpath(aim.resolve(), Path(path).parent.resolve())
-
-
-def digests(files: Iterable[File]) -> dict[str, str]:
-    """A digest of each file: its bytes, whether it is executable, or where it leads."""
-    try:
-        return {one.path: _digest(one) for one in files}
-    except OSError as error:
-        raise RunError(f"the source cannot be read: {error}") from error
-
-
-def _digest(one: File) -> str:
-    digest = hashlib.sha256(b"x" if one.executable else b"-")
-    if one.link:
-        digest.update(b"link " + os.fsencode(one.link))
-    else:
-        with Path(one.real).open("rb", buffering=0) as file:
-            while data := file.read(_CHUNK_BYTES):
-                digest.update(data)
-    return digest.hexdigest()[:24]
 
 
 def copy(files: Iterable[File], target: Path, made: Mapping[str, str]) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from ..cache import folder as folder_of_checks
 from ..errors import RunError
 from . import daemon
-from .context import IGNORE, File, digests, files_of
+from .context import IGNORE, File, files_of
+from .digests import digests
 from .dockerfile import DEFINITION, dockerfile
 from .packages import Packages, packages_of
 from .recipe import Recipe, tagged
@@ -166,7 +167,7 @@ def content_of(one: Recipe) -> Content:
             "endpoints": made.get(DEFINITION, ""),
             "template": text,
         }
-    manifest = {"settings": {key: _short(value) for key, value in settings.items()}, "files": digests(files)}
+    manifest = {"settings": {key: _short(value) for key, value in settings.items()}, "files": digests(files, folder=one.folder)}
     manifest["files"] |= {name: _short(value) for name, value in packages.made.items() if value}
     return Content(files, packages, text, made, manifest)
 

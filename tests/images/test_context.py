@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rainbow_prefect.errors import RunError
-from rainbow_prefect.images.context import File, Ignored, copy, digests, files_of, ignored_in
+from rainbow_prefect.images.context import File, Ignored, copy, files_of, ignored_in
+from rainbow_prefect.images.digests import digests
 from tests.conftest import Project
 
 
