@@ -21,6 +21,8 @@ COMMANDS = {
     "check": "Check every rainbow.yml and tell all problems, each with its line.",
     "show": "Print the merged config: inheritance, defaults and variables applied.",
     "plan": "Draw the tasks of a pipeline in the order in which they run.",
+    "explain": "Tell what a SQL task would do, and why so.",
+    "etl": "Look at the rows of a SQL task, compare them with the sink, see where it goes on.",
     "schedule": "Tell when a pipeline runs next.",
     "schema": "Print the JSON Schema of rainbow.yml, for editors.",
     "build": "Build the images whose code changed.",

@@ -238,7 +238,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     assert isinstance(group, Commands)
     command = group.get_command(click.Context(group), name)
     assert command is not None
-    parts = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    parts = list(parts_of(command))
 
     missing = [
         option
@@ -250,7 +250,25 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     ]
 
     assert missing == []
-    assert all(f"`rainbow {name} {part.name}" in text for part in parts if part is not command)
+    assert all(f"{words} [" in text or f"{words}`" in text for words in calls(f"`rainbow {name}", command))
+
+
+def parts_of(command: click.Command) -> Iterator[click.Command]:
+    """The command, or all that a group has, at any depth."""
+    if not isinstance(command, click.Group):
+        yield command
+        return
+    for one in command.commands.values():
+        yield from parts_of(one)
+
+
+def calls(words: str, command: click.Command) -> Iterator[str]:
+    """How the parts of a group are called."""
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            yield from calls(f"{words} {name}", one)
+    elif len(words.split()) > 2:
+        yield words
 
 
 @pytest.mark.parametrize("name", COMMANDS)
