@@ -131,5 +131,15 @@ def state(connection: Connection, schema: str, job: Job) -> Mapping[str, Any]:
     return dict(json.loads(row[0])) if row else {}
 
 
+def forget(connection: Connection, schema: str, job: Job) -> int:
+    """Delete the states of this job; gives how many there were."""
+    if not is_there(connection, schema):
+        return 0
+    done = connection.execute(
+        f"update {quoted(schema, NAME)} set state = null where job = %s and state is not null".encode(), [job.name]
+    )
+    return done.rowcount
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")

@@ -14,7 +14,7 @@ from . import postgres_ledger as ledger
 from . import postgres_rights as rights
 from .base import BadValue, Counts, Job, Lane, Passing, Refused, Rows, Session, Writer
 from .ledger import NAME as LEDGER
-from .postgres_ddl import create_table, refuse_long_names
+from .postgres_ddl import alter_table, create_table, refuse_long_names
 from .postgres_errors import short, told
 from .postgres_ledger import Claim, lock_key, quoted
 from .postgres_load import KEYS_SHOWN, Load, Step, Strategy, Table, load, stage_of
@@ -91,6 +91,14 @@ class PostgresWriter(Writer):
     def staged(self) -> str:
         return self._begun_load().into
 
+    def do(self, sql: str) -> int:
+        with self._telling(str(self._table or "the sink")):
+            return self._connection.execute(sql.encode()).rowcount
+
+    def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+        with self._telling(_shown(job.table)):
+            return alter_table(job, self._schema_of(job.table), added, widened)
+
     def state(self, job: Job) -> Mapping[str, Any]:
         with self._telling("the ledger"):
             return ledger.state(self._connection, self._schema_of(job.table), job)
@@ -109,6 +117,8 @@ class PostgresWriter(Writer):
         with self._telling(_shown(job.table)):
             self._schema = self._schema_of(job.table)
         with self._telling(_shown((self._schema, job.table[1]))):
+            if existing is not None and changes:
+                existing = self._described(self._schema, job.table[1])
             existing = self._ready(job, existing, changes)
             self._open()
             if job.serial:
@@ -211,14 +221,16 @@ class PostgresWriter(Writer):
 
     def write_chunks(self, chunks: Iterable[bytes], lane: Lane) -> int:
         if lane == "pg_binary":
-            self._refuse_other_types()
+            with self._telling(str(self._table)):
+                self._refuse_other_types()
         return self._copy(lane, _whole(chunks, lane))
 
     def write_batches(self, batches: Iterable[pyarrow.RecordBatch]) -> int:
         from .postgres_arrow import pieces
 
         assert self._table is not None
-        lane, made = pieces(batches, self._begun_job().schema.names, self._table, secret=self._secret())
+        with self._telling(str(self._table)):
+            lane, made = pieces(batches, self._begun_job().schema.names, self._table, secret=self._secret())
         return self._copy(lane, made)
 
     def _copy(self, lane: Lane, pieces: Iterable[bytes]) -> int:
@@ -258,7 +270,7 @@ class PostgresWriter(Writer):
                 self._refuse_unwanted(made.unwanted)
             self._step(made.after)
             if not any(one.gives for one in made.after):
-                self._counts["inserted"] = self._counts.get("copied", 0)
+                self._counts["inserted"] = self._counts.get("copied", 0) - counts.quarantined
         found = self._counts
         written = found.get("inserted", 0) + found.get("updated", 0)
         return replace(
