@@ -74,7 +74,7 @@ class Session:
 class Query:
     """What is read: a statement that gives rows, or a table (schema or None, name), whole or where `where` holds.
 
-    `where` and `columns` (expressions with their names, in order; empty: all) are SQL of the source. `literal` of the open source
+    `where` and `columns` (names with their expressions, in order; empty: all) are SQL of the source. `literal` of the open source
     writes values for them.
     """
 

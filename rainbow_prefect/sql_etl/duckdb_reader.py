@@ -85,7 +85,7 @@ class DuckReader(Reader):
             for condition in query.where:
                 found = found.filter(condition)
             if query.columns:
-                found = found.project(", ".join(f"{sql} AS {quoted(name)}" for sql, name in query.columns))
+                found = found.project(", ".join(f"{sql} AS {quoted(name)}" for name, sql in query.columns))
         except duckdb.Error as error:
             raise told(error, "the query cannot be read") from None
         if found is None:

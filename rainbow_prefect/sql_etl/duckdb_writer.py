@@ -181,6 +181,8 @@ class DuckWriter(Writer):
             self._ask(f"CREATE OR REPLACE TEMP TABLE {STAGE} ({columns})", "the stage cannot be made")
 
     def _has_stage(self, job: Job) -> bool:
+        if job.mode == "append":
+            return job.stage
         return job.mode in _WITH_STAGE and not (job.mode == "delete_insert" and bool(job.where))
 
     def _kind(self, column: Column) -> str:
@@ -241,10 +243,11 @@ class DuckWriter(Writer):
         job = self._job
         assert job is not None, "a load has begun"
         if not self._has_stage(job):
-            counts.written = counts.inserted = self._row
+            counts.written = counts.inserted = self._row - counts.quarantined
             counts.updated, counts.deleted = 0, self._deleted
             return counts
-        self._refuse_keys(job)
+        if job.mode in _WITH_STAGE:
+            self._refuse_keys(job)
         done = {"DELETE": 0, "UPDATE": 0, "INSERT": 0}
         for statement in self._merging(job):
             done[statement.split()[0]] += self._count(statement)
@@ -256,6 +259,9 @@ class DuckWriter(Writer):
         """The statements that bring the stage into the table: only what changed is written."""
         table = quoted(*self._placed(job.table))
         names = ", ".join(map(quoted, job.schema.names))
+        every = f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE}"
+        if job.mode == "append":
+            return [every]
         same = " AND ".join(f"t.{quoted(one)} = s.{quoted(one)}" for one in job.keys)
         others = [quoted(one) for one in job.schema.names if one not in job.keys]
         unseen = f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE} AS s WHERE NOT EXISTS"
@@ -263,7 +269,6 @@ class DuckWriter(Writer):
         if job.mode == "insert_new":
             return [insert]
         if job.mode == "delete_insert":
-            every = f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE}"
             return [f"DELETE FROM {table} AS t USING {STAGE} AS s WHERE {same}", every]
         if not others:
             return [insert]
@@ -292,6 +297,17 @@ class DuckWriter(Writer):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._ask(sql, "the check cannot be done")
+
+    def do(self, sql: str) -> int:
+        rows = self._ask(sql, "a statement is refused")
+        return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+
+    def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+        table = f"ALTER TABLE {quoted(*self._placed(job.table))}"
+        return [
+            *(f"{table} ADD COLUMN {quoted(one.name)} {spelled(one)}" for one in added),
+            *(f"{table} ALTER COLUMN {quoted(one.name)} TYPE {spelled(one)}" for one in widened),
+        ]
 
     def staged(self) -> str:
         assert self._job is not None, "a load has begun"

@@ -310,7 +310,7 @@ class MysqlWriter(Writer):
         assert job is not None
         counts.deleted = self._counts.deleted
         if not self._needs_stage(job):
-            counts.written = counts.inserted = counts.read
+            counts.written = counts.inserted = counts.read - counts.quarantined
             return counts
         if job.mode in _STAGED and job.keys:
             self._refuse_bad_keys(job)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from .base import Job, Refused
 from .postgres_ledger import quoted
 from .types import Column, Type
@@ -49,18 +52,31 @@ def create_table(job: Job, schema: str) -> list[str]:
     return [*dict.fromkeys(enums), f"CREATE TABLE {table} ({inner}\n)", *about, *comments]
 
 
+def alter_table(job: Job, schema: str, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
+    """The statements that add columns, which may be NULL, and give others their types; a list that is empty does nothing."""
+    table = quoted(schema, job.table[1])
+    enums = [_enum(one.type, schema) for one in added if _enum_of(one.type) is not None]
+    bare = replace(job, keys=())
+    steps = [f"ADD COLUMN {_column(replace(one, nullable=True), bare, schema)}" for one in added]
+    steps += [f"ALTER COLUMN {quoted(one.name)} TYPE {_type(one, schema)}" for one in widened]
+    return [*dict.fromkeys(enums), *(f"ALTER TABLE {table} {one}" for one in steps)]
+
+
 def text(value: str) -> str:
     """A text as SQL writes it."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _column(column: Column, job: Job, schema: str) -> str:
+    must = "" if column.nullable and column.name not in job.keys else " NOT NULL"
+    return f"{quoted(column.name)} {_type(column, schema)}{must}"
+
+
+def _type(column: Column, schema: str) -> str:
     from .postgres_types import type_of
 
     enum = _enum_of(column.type)
-    spelled = type_of(column) if enum is None else _enum_name(enum, schema) + "[]" * (column.type.kind == "array")
-    must = "" if column.nullable and column.name not in job.keys else " NOT NULL"
-    return f"{quoted(column.name)} {spelled}{must}"
+    return type_of(column) if enum is None else _enum_name(enum, schema) + "[]" * (column.type.kind == "array")
 
 
 # -- enum types

@@ -136,7 +136,7 @@ def _refuse_missing_keys(job: Job, table: Table) -> None:
 
 def _append(job: Job, table: Table) -> Load:
     shared = (_lock(table, shared=True),)
-    if _given(job, table) == job.schema.names:
+    if _given(job, table) == job.schema.names and not (job.stage and job.mode == "append"):
         return Load(table.quoted, job.schema.names, shared, is_frozen=table.is_new and not table.is_partitioned)
     return _staged(job, table, (_come(job, table),), shared)
 

@@ -8,11 +8,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ..schema import Config, Text
+from ..schema import Config, Text, wrong
 from .base import Query, Reader, Refused
 from .types import Column, Schema, Type
 
-Mask = Literal["hash", "redact"]
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("hash", "redact"):
+        raise wrong(f"unknown mask '{value}'", hint="write hash or redact")
+    return value
+
+
+Mask = Annotated[Literal["hash", "redact"], BeforeValidator(_mask)]
+"""How a value is hidden."""
 
 REDACTED = "***"
 _RANK = "_rainbow_rank"

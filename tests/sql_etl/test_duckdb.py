@@ -271,7 +271,7 @@ def test_error_in_a_row_names_the_reason(read: Any) -> None:
 
 def test_columns_and_conditions_of_a_query(read: Any) -> None:
     reader = read("CREATE TABLE t AS SELECT range AS a, range * 2 AS b FROM range(10)")
-    query = Query(table=(None, "t"), where=("a > 7",), columns=(("b + 1", "B"), ("a", "select")))
+    query = Query(table=(None, "t"), where=("a > 7",), columns=(("B", "b + 1"), ("select", "a")))
 
     assert [row for some in reader.rows(query, reader.describe(query)) for row in some] == [(17, 8), (19, 9)]
 
