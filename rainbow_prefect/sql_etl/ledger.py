@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
+if TYPE_CHECKING:
+    from sqlalchemy import Table
 
 NAME = "_rainbow_etl_ledger"
 """It stands in the schema of the table that is loaded."""
@@ -19,6 +21,8 @@ def ledger(schema: str | None) -> Table:
     the row of a job with a state and the highest number is where an incremental load goes on. `begun` and `committed`
     are UTC as ISO text; `committed` is written last.
     """
+    from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
+
     return Table(
         NAME,
         MetaData(),
