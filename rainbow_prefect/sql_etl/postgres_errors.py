@@ -24,7 +24,8 @@ _WRONG_LOGIN = re.compile(
     re.IGNORECASE,
 )
 _CONTEXT = re.compile(
-    r"COPY .*?, line (?P<line>\d+)(?:, column (?P<column>[^\n]+?)(?:: (?:\"(?P<value>.*)\"|null input))?)?\Z", re.DOTALL
+    r"COPY .*?, line (?P<line>\d+)(?::.*|, column (?P<column>[^\n]+?)(?:: (?:\"(?P<value>.*)\"|null input))?)?\Z",
+    re.DOTALL,
 )
 
 _HINTS = {

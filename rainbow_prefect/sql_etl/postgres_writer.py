@@ -235,6 +235,7 @@ class PostgresWriter(Writer):
 
     def _copy(self, lane: Lane, pieces: Iterable[bytes]) -> int:
         unit = "line" if lane == "csv" else "row"
+        self._refuse_ended()
         with self._telling(str(self._table), unit=unit, secret=self._secret()):
             cursor = self._connection.cursor()
             with cursor.copy(self._begun_load().copy(lane).encode()) as copy:
@@ -265,6 +266,7 @@ class PostgresWriter(Writer):
 
     def finish(self, counts: Counts) -> Counts:
         made = self._begun_load()
+        self._refuse_ended()
         with self._telling(str(self._table), secret=self._secret()):
             if made.unwanted is not None:
                 self._refuse_unwanted(made.unwanted)
@@ -309,6 +311,7 @@ class PostgresWriter(Writer):
 
     def commit(self, counts: Counts, state: Mapping[str, Any] | None = None) -> None:
         job = self._begun_job()
+        self._refuse_ended()
         with self._telling(str(self._table), secret=self._secret()):
             self._swap()
             self._sync_sequences()
@@ -328,7 +331,8 @@ class PostgresWriter(Writer):
             self._look_up(job, error)
             return
         if ended != "COMMIT":
-            raise Passing(f"{self._table}: the transaction had failed and was rolled back; nothing was written")
+            self._is_begun = False
+            self._refuse_ended()
 
     def _look_up(self, job: Job, error: psycopg.Error) -> None:
         """Ask the ledger whether the load was committed, on a new connection, for a while when nobody answers.
@@ -445,6 +449,11 @@ class PostgresWriter(Writer):
     def _begun_load(self) -> Load:
         assert self._load is not None, "begin() comes first"
         return self._load
+
+    def _refuse_ended(self) -> None:
+        """Outside of the transaction each statement would be one of its own."""
+        if not self._is_begun:
+            raise Passing(f"{self._table}: the transaction had failed and was rolled back; nothing was written")
 
     def _refuse_cancelled(self) -> None:
         if self._is_cancelled or self._session.stop.is_set():

@@ -15,7 +15,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from rainbow_prefect.sql_etl.base import BadValue, Counts, Job, Passing, Refused, Rows, Session
+from rainbow_prefect.sql_etl import postgres_arrow
+from rainbow_prefect.sql_etl.base import BadValue, Counts, Job, Passing, Query, Refused, Rows, Session
+from rainbow_prefect.sql_etl.postgres import open_reader
+from rainbow_prefect.sql_etl.postgres_ledger import lock_key
 from rainbow_prefect.sql_etl.postgres_writer import PostgresWriter
 from rainbow_prefect.sql_etl.types import Column, Schema, Type
 
@@ -637,3 +640,449 @@ def test_changes_are_in_the_transaction(sink: Sink) -> None:
 
     assert without is not None and without.names == ("id",)
     assert sink.table() == FIRST
+
+
+# -- lanes
+
+EVERYTHING = """
+create table src (
+    id int primary key, b boolean, i2 smallint, i8 bigint, f4 real, f8 double precision, n numeric, n2 numeric(10,2), t text,
+    v varchar(20), c char(5), y bytea, d date, tm time, tz timetz, ts timestamp, tt timestamptz, iv interval, u uuid,
+    j json, jb jsonb, a int[], ta text[], r int4range, ip inet
+);
+insert into src values
+    (1, true, -32768, 9223372036854775807, 1.1, 0.1, 12345678901234567890.123456789012345, 1.50, E'tab\\tnl\\ncr\\rbs\\\\',
+     'é中😀', 'ab', '\\xdeadbeef00', '2024-02-29', '23:59:59.999999', '23:59:59+05:30', '2024-03-31 02:30:00.000001',
+     '2024-02-29 12:34:56.123456+05:30', '1 year 2 mons 3 days 04:05:06.7', '00112233-4455-6677-8899-aabbccddeeff',
+     '{"a":  1, "a": 2}', '{"b": [1.0]}', '{1,NULL,3}', '{"a,b",NULL,"NULL",""}', '[1,5)', '10.0.0.1/8'),
+    (2, false, 0, 0, 'NaN', '-Infinity', 'NaN', -0.01, '', '', '', '', '0044-03-15 BC', '24:00:00', '00:00:00-12',
+     'infinity', '-infinity', '-1 day', null, 'null', 'null', '{}', '{}', 'empty', '::1'),
+    (3, null, null, null, null, null, null, null, '\\N', null, null, null, null, null, null, null, null, null, null, null,
+     null, null, null, null, null),
+    (4, null, null, null, -0.0, -0.0, '1e100', null, E'\\\\.', '"q"', ',', null, '9999-12-31', null, null,
+     '0001-01-01', '9999-12-31 23:59:59.999999Z', '00:00:00', null, '"x"', '{}', '{{1,2},{3,4}}', null, '(,)', null)
+"""
+
+
+@pytest.mark.parametrize("lane", ["pg_binary", "pg_text", "csv", "rows"])
+@pytest.mark.parametrize("mode", ["append", "upsert", "replace"])
+def test_lanes_carry_every_value(sink: Sink, lane: str, mode: str) -> None:
+    sink.run(EVERYTHING)
+    sink.run("create table t (like src including all)")
+    reader = open_reader(make_url(sink.url), Session(), Settings())
+    query = Query(table=("public", "src"))
+    schema = reader.describe(query)
+    writer = sink.writer()
+
+    assert writer.begin(job(mode, schema=schema, keys=("id",)), writer.describe((None, "t")))
+    if lane == "rows":
+        read = writer.write_rows(reader.rows(query, schema))
+    else:
+        read = writer.write_chunks(reader.chunks(query, schema, lane), lane)  # type: ignore[arg-type]
+    writer.commit(writer.finish(Counts(read=read)))
+    reader.close()
+
+    assert read == 4
+    assert sink.rows("select row(o.*)::text from src o order by id") == sink.rows(
+        "select row(o.*)::text from t o order by id"
+    )
+
+
+PLAIN = """
+create table src (
+    id int primary key, b boolean, i2 smallint, i8 bigint, f4 real, f8 double precision, n numeric(38,10), t text,
+    d date, tm time, ts timestamp, tt timestamptz
+);
+insert into src select i, i % 3 = 0, i % 32768, i * 9223372036854, i / 3.0, 1e300 / i, i * -123456789.0123456789,
+    repeat('é"' || chr(10) || '\\', i % 5), '1999-12-31'::date + i * 37, '00:00:00'::time + i * interval '1.000001 s',
+    '0001-01-01'::timestamp + i * interval '1.000001 day', '2024-01-01+00'::timestamptz - i * interval '1.000001 day'
+    from generate_series(1, 5000) i;
+insert into src (id) values (0);
+"""
+
+
+@pytest.mark.parametrize("extra", ["pgpq", "csv", "rows"])
+def test_arrow_by_each_way(sink: Sink, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink.run(PLAIN)
+    if extra == "rows":
+        sink.run(
+            "alter table src add by bytea, add iv interval; update src set by = '\\x00ff', iv = '1 mon' where id % 2 = 0"
+        )
+    if extra != "pgpq":
+        monkeypatch.setattr(postgres_arrow, "find_spec", lambda name: None)
+    sink.run(
+        "create table t (like src including all); alter table t alter n type numeric; alter table t alter i2 type int"
+    )
+    reader = open_reader(make_url(sink.url), Session(), Settings())
+    query = Query(table=("public", "src"))
+    schema = reader.describe(query)
+    writer = sink.writer()
+    batches = [part for one in reader.batches(query, schema) for part in (one.slice(0, 7), one.slice(7))]
+    known = writer.describe((None, "t"))
+    assert known is not None
+    ways: list[str] = []
+    monkeypatch.setattr(writer, "_copy", lambda lane, made, copy=writer._copy: (ways.append(lane), copy(lane, made))[1])
+
+    assert writer.begin(job(schema=schema), known)
+    read = writer.write_batches(iter(batches))
+    writer.commit(writer.finish(Counts(read=read)))
+    reader.close()
+
+    assert ways == [{"pgpq": "pg_binary"}.get(extra, extra)]
+    assert read == 5001
+    assert sink.rows("select * from src except select * from t") == []
+
+
+def test_arrow_columns_go_by_name(sink: Sink) -> None:
+    pa = pytest.importorskip("pyarrow")
+    sink.run("create table t (x text, id bigint)")
+    writer = sink.writer()
+    schema = Schema((Column("id", BIG), Column("x", TEXT)))
+
+    assert writer.begin(job(schema=schema), writer.describe((None, "t")))
+    read = writer.write_batches(iter([pa.record_batch({"x": ["a", "", None], "id": pa.array([1, 2, 3], pa.int8())})]))
+    writer.commit(writer.finish(Counts(read=read)))
+    assert writer.begin(job(schema=schema, run_key="r2"), writer.describe((None, "t")))
+    with pytest.raises(Refused) as error:
+        writer.write_batches(iter([pa.record_batch({"y": ["a"], "id": [1]})]))
+
+    assert sink.rows("select id, x from t order by id") == [(1, "a"), (2, ""), (3, None)]
+    assert str(error.value) == "table public.t: the batches have the columns y, id, not id, x; nothing was written"
+
+
+def test_no_batches(sink: Sink) -> None:
+    writer = sink.writer()
+
+    assert writer.begin(job(), None)
+    writer.commit(writer.finish(Counts(read=writer.write_batches(iter([])))))
+
+    assert sink.table() == []
+
+
+def test_binary_into_another_type_is_refused(sink: Sink) -> None:
+    sink.run("create table t (id int, x date)")
+    sink.run("create table src (id int, x int); insert into src values (1, 8766)")
+    writer = sink.writer()
+    schema = writer.describe((None, "src"))
+    assert schema is not None
+
+    assert writer.begin(job(schema=schema), writer.describe((None, "t")))
+    with pytest.raises(Refused) as error:
+        writer.write_chunks(iter(sink.chunks("select * from src")), "pg_binary")
+
+    assert str(error.value) == (
+        "table public.t: binary COPY needs equal types: column 'x' is integer and date in the table; use another engine"
+    )
+    assert sink.table() == []
+
+
+def test_text_into_a_wider_type(sink: Sink) -> None:
+    sink.run("create table t (id bigint, x text)")
+    sink.run("create table src (id int, x varchar(3)); insert into src values (1, 'abc'), (-2147483648, null)")
+    writer = sink.writer()
+    schema = writer.describe((None, "src"))
+    assert schema is not None
+
+    assert writer.begin(job(schema=schema), writer.describe((None, "t")))
+    read = writer.write_chunks(iter(sink.chunks("select * from src", "text")), "pg_text")
+    writer.commit(writer.finish(Counts(read=read)))
+
+    assert sink.table() == [(-2147483648, None), (1, "abc")]
+
+
+# -- values that are refused
+
+REFUSED: dict[str, tuple[str, Any, str]] = {
+    "nul": (
+        "text",
+        "a\0b",
+        "column 'x', row 1002, value 'a\\x00b': text of PostgreSQL cannot hold U+0000 (SQLSTATE 22021);"
+        " take it out in the query; nothing was written",
+    ),
+    "surrogate": (
+        "text",
+        "\ud800",
+        "column 'x', row 1002, value '\\ud800': it is no Unicode text (a lone surrogate); correct it in the query;"
+        " nothing was written",
+    ),
+    "strange": (
+        "text",
+        {1},
+        "column 'x', row 1002, value '{1}': a value of type set cannot be written; cast it in the query; nothing was written",
+    ),
+    "too long": (
+        "varchar(3)",
+        "abcd",
+        "column 'x', row 1002, value 'abcd': value too long for type character varying(3) (SQLSTATE 22001);"
+        " widen the column, or cut the text in the query; nothing was written",
+    ),
+    "too large": (
+        "smallint",
+        "32768",
+        "column 'x', row 1002, value '32768': value \"32768\" is out of range for type smallint (SQLSTATE 22003);"
+        " widen the column, or cast in the query; nothing was written",
+    ),
+    "jsonb with nul": (
+        "jsonb",
+        '"\\u0000"',
+        "column 'x', row 1002, value '\"\\u0000\"': unsupported Unicode escape sequence (SQLSTATE 22P05);"
+        " \\u0000 cannot be converted to text.; jsonb of PostgreSQL cannot hold it; take it out in the query, or use json;"
+        " nothing was written",
+    ),
+    "check": (
+        "text check (x <> 'no')",
+        "no",
+        'row 1002: new row for relation "t" violates check constraint "t_x_check" (SQLSTATE 23514);'
+        " Failing row contains (1001, no).; leave the row out in the query, or change the constraint; nothing was written",
+    ),
+    "not null": (
+        "text not null",
+        None,
+        'column \'x\', row 1002: null value in column "x" of relation "t" violates not-null constraint (SQLSTATE 23502);'
+        " Failing row contains (1001, null).; fill it in the query, or allow NULL in the table; nothing was written",
+    ),
+    "unique": (
+        "text unique",
+        "7",
+        'row 1002: duplicate key value violates unique constraint "t_x_key" (SQLSTATE 23505); Key (x)=(7) already exists.;'
+        " use mode upsert or insert_new with these keys, or leave the row out in the query; nothing was written",
+    ),
+    "foreign key": (
+        "text references parent",
+        "nobody",
+        'insert or update on table "t" violates foreign key constraint "t_x_fkey" (SQLSTATE 23503);'
+        ' Key (x)=(nobody) is not present in table "parent".; load the rows it refers to first; nothing was written',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_value_that_is_refused(sink: Sink, what: str) -> None:
+    kind, value, told = REFUSED[what]
+    sink.run("create table parent (x text primary key); insert into parent select generate_series(0, 3000)")
+    sink.run(f"create table t (id int, x {kind})")
+    rows: Rows = [(one, str(one)) for one in range(999)]
+    writer = sink.writer()
+
+    assert writer.begin(job(), writer.describe((None, "t")))
+    with pytest.raises(BadValue) as error:
+        read = writer.write_rows(
+            iter([rows, [(999, "999"), (1000, "999" if kind.endswith("(3)") else "1000"), (1001, value)]])
+        )
+        writer.finish(Counts(read=read))
+
+    assert str(error.value) == f"table public.t: {told}"
+    assert sink.table() == []
+    assert sink.ledger() == []
+
+
+def test_domain_that_refuses(sink: Sink) -> None:
+    sink.run("create domain posint as int check (value > 0); create table t (id posint, x text)")
+
+    with pytest.raises(BadValue) as error:
+        sink.load(job(), [(1, "a"), (0, "b")])
+
+    assert str(error.value) == (
+        "table public.t: column 'id', row 2, value '0': value for domain posint violates check constraint \"posint_check\""
+        " (SQLSTATE 23514); leave the row out in the query, or change the constraint; nothing was written"
+    )
+
+
+def test_secret_values_are_not_told(sink: Sink) -> None:
+    sink.run("create table t (id int, x varchar(3) unique)")
+    hide = {"options": {"secret_columns": ("x",)}}
+    told = []
+    for rows in ([(1, "s3cr3t")], [(1, "s3c"), (2, "s3c")], [(1, "s3\0cr3t")]):
+        with pytest.raises(BadValue) as error:
+            sink.load(job(**hide), rows)
+        told.append(str(error.value))
+    with pytest.raises(BadValue) as error:
+        sink.load(job("upsert", keys=("x",), **hide), [(1, "s3c"), (2, "s3c")])
+
+    assert told[0] == (
+        "table public.t: column 'x', row 1: column 'x' refused the value (SQLSTATE 22001); widen the column,"
+        " or cut the text in the query; nothing was written"
+    )
+    assert "s3c" not in "".join([*told, str(error.value)])
+
+
+# -- replace
+
+
+def test_replace_by_itself_keeps_what_hangs_on_the_table(sink: Sink, role: str) -> None:
+    ties = {
+        "view": "create view v as select * from t",
+        "materialised view": "create materialized view m as select * from t",
+        "rule": "create rule r as on insert to t do also nothing",
+        "trigger": "create trigger g before update on t for each row execute function suppress_redundant_updates_trigger()",
+        "policy": "create policy p on t using (true)",
+        "publication": "create publication pub for table t",
+        "grant": f"grant select on t to {role}",
+        "column grant": f"grant select (id) on t to {role}",
+        "serial": "alter table t add s serial",
+        "row type": "create table other (one t)",
+        "own foreign key": "create table p (id int primary key); alter table t add foreign key (id) references p",
+    }
+    for what, sql in ties.items():
+        sink.run(
+            "drop table if exists t, other, p cascade; drop publication if exists pub; drop table if exists _rainbow_etl_ledger"
+        )
+        sink.run("create table t (id int primary key, x text)")
+        sink.run(sql)
+        sink.run("create table if not exists p (id int primary key); insert into p select generate_series(1, 4)")
+        sink.load(job("append"), FIRST)
+        before = sink.rows("select 't'::regclass::oid, relacl::text from pg_class where oid = 't'::regclass")
+
+        sink.load(job("replace", "r2"), SECOND)
+
+        after = sink.rows("select 't'::regclass::oid, relacl::text from pg_class where oid = 't'::regclass")
+        assert (what, after) == (what, before)
+        assert sink.rows("select id, x from t order by id") == SECOND, what
+        if what == "view":
+            assert sink.rows("select * from v order by id") == SECOND
+
+
+def test_replace_by_itself_swaps_what_stands_alone(sink: Sink) -> None:
+    sink.run(
+        "create table t (id int primary key, x text default 'd' not null check (x <> 'no')) with (fillfactor = 70)"
+    )
+    sink.run(
+        "create index named on t (lower(x)) where id > 0; create index on t (x desc); comment on table t is 'it''s'"
+    )
+    sink.run("comment on column t.x is 'c'; comment on index named is 'i'; alter table t alter x set statistics 7")
+    shape = (
+        "select pg_get_indexdef(indexrelid), obj_description(indexrelid) from pg_index where indrelid = 't'::regclass"
+        " union all select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 't'::regclass"
+        " union all select reloptions::text, obj_description(oid) from pg_class where oid = 't'::regclass"
+        " union all select col_description('t'::regclass, 2), pg_get_expr(adbin, adrelid) from pg_attrdef"
+        " where adrelid = 't'::regclass order by 1, 2"
+    )
+    before = sink.rows(shape)
+    old = sink.rows("select 't'::regclass::oid")
+
+    sink.load(job("replace"), [(1, "a"), (2, "b")])
+
+    assert sink.rows("select 't'::regclass::oid") != old
+    assert sink.rows(shape) == before
+    assert sink.table() == [(1, "a"), (2, "b")]
+
+
+def test_swap_that_is_asked_for_keeps_grants(sink: Sink, role: str) -> None:
+    sink.run("create table t (id int primary key, x text)")
+    sink.run(
+        f"grant select, insert on t to {role} with grant option; grant select on t to public; grant update (x) on t to {role}"
+    )
+    sink.run(f"alter default privileges in schema public grant delete on tables to {role}")
+    grants = (
+        "select g.grantee::text, g.privilege_type, g.is_grantable from pg_class, aclexplode(relacl) g where oid = 't'::regclass"
+        " union all select attname, g.privilege_type, g.is_grantable from pg_attribute, aclexplode(attacl) g"
+        " where attrelid = 't'::regclass order by 1, 2"
+    )
+    before = sink.rows(grants)
+
+    sink.load(job("replace", options={"replace_strategy": "swap"}), FIRST)
+
+    assert sink.rows(grants) == before
+    assert sink.table() == FIRST
+
+
+def test_swap_that_would_break_a_view_is_refused(sink: Sink) -> None:
+    sink.run("create table t (id int primary key, x text); create view v as select * from t")
+
+    with pytest.raises(Refused) as error:
+        sink.load(job("replace", options={"replace_strategy": "swap"}), FIRST)
+
+    assert str(error.value) == "table public.t cannot be swapped, for it has view v; use replace_strategy truncate"
+
+
+def test_replace_of_a_table_that_others_refer_to(sink: Sink) -> None:
+    sink.run("create table t (id int primary key, x text); create table child (t int references t)")
+    sink.load(job(), FIRST)
+
+    counts = sink.load(job("replace", "r2"), SECOND)
+    sink.run("insert into child values (4)")
+    with pytest.raises(BadValue, match='violates foreign key constraint "child_t_fkey" on table "child"'):
+        sink.load(job("replace", "r3"), FIRST)
+
+    assert counts is not None and (counts.deleted, counts.inserted) == (3, 3)
+    assert sink.table() == SECOND
+
+
+@pytest.mark.parametrize("mode", AFTER)
+def test_partitioned_table(sink: Sink, mode: str) -> None:
+    sink.run("create table t (id int primary key, x text) partition by range (id)")
+    sink.run("create table low partition of t for values from (0) to (3); create table high partition of t default")
+    sink.load(job(mode), FIRST)
+
+    counts = sink.load(job(mode, "r2"), SECOND if mode != "append" else [(4, "")])
+
+    assert counts is not None
+    assert sink.table() == (AFTER[mode] if mode != "append" else [*FIRST, (4, "")])
+
+
+def test_replace_in_parts_is_refused(sink: Sink) -> None:
+    sink.run("create table t (id int, x text)")
+
+    with pytest.raises(Refused, match="mode replace loads a table as a whole, not in parts; use mode delete_insert$"):
+        sink.load(job("replace", part="p1"), FIRST)
+
+
+def test_strategy_that_is_not_known(sink: Sink) -> None:
+    sink.run("create table t (id int, x text)")
+
+    with pytest.raises(Refused) as error:
+        sink.load(job("replace", options={"replace_strategy": "drop"}), FIRST)
+
+    assert str(error.value) == "replace_strategy 'drop' is not known (known: auto, truncate, swap, delete)"
+
+
+# -- what is told before
+
+
+def test_plan_says_the_statements(sink: Sink) -> None:
+    sink.run("create table t (id int primary key, x text)")
+    writer = sink.writer()
+    plans = {mode: writer.plan(job(mode), writer.describe((None, "t"))) for mode in AFTER}
+
+    assert plans["append"][1:] == ['COPY "public"."t" ("id", "x") FROM STDIN (FORMAT binary)']
+    assert [one.split(" ", 2)[:2] for one in plans["replace"]] == [
+        ["SELECT", f"pg_advisory_xact_lock({lock_key('public', 't')})"],
+        ["CREATE", "TABLE"],
+        ["COPY", plans["replace"][2].split(" ")[1]],
+        ["LOCK", "TABLE"],
+        ["DROP", "TABLE"],
+        ["ALTER", "TABLE"],
+    ]
+    assert plans["upsert"][1] == (
+        'CREATE TEMPORARY TABLE pg_temp._rainbow_stage ON COMMIT DROP AS SELECT "id", "x" FROM "public"."t" WITH NO DATA'
+    )
+    assert sink.rows("select to_regclass('_rainbow_etl_ledger')") == [(None,)]
+    assert writer.plan(job("upsert"), None)[0].startswith("SELECT pg_advisory_xact_lock")
+
+
+def test_checks_see_the_rows_of_the_load(sink: Sink) -> None:
+    sink.run("create table t (id int primary key, x text)")
+    sink.load(job(), [(9, "old")])
+    writer = sink.writer()
+    seen = {}
+    for mode in ("append", "upsert", "replace"):
+        assert writer.begin(job(mode, f"of {mode}"), writer.describe((None, "t")))
+        writer.finish(Counts(read=writer.write_rows(iter([FIRST]))))
+        seen[mode] = writer.query(f"select count(*), 100 % 7 from {writer.staged()}")
+        writer.rollback()
+
+    assert seen == {"append": [(4, 2)], "upsert": [(3, 2)], "replace": [(3, 2)]}
+
+
+def test_failed_transaction_is_not_taken_for_a_commit(sink: Sink) -> None:
+    writer = sink.writer()
+    assert writer.begin(job(), None)
+    counts = writer.finish(Counts(read=writer.write_rows(iter([FIRST]))))
+    with pytest.raises(Refused):
+        writer.query("select 1 / nothing")
+
+    with pytest.raises(Passing) as error:
+        writer.commit(counts)
+
+    assert str(error.value) == "table public.t: the transaction had failed and was rolled back; nothing was written"
+    assert sink.rows("select to_regclass('t')") == [(None,)]
