@@ -32,7 +32,7 @@ def open_reader(url: URL, session: Session, settings: Any = None) -> Reader:
 
 
 def open_writer(url: URL, session: Session, settings: Any = None) -> Writer:
-    """A writer; the file is made when there is none.
+    """A writer; the file is made when there is none, but by who only looks.
 
     Raises:
         Passing: another process holds it.
@@ -41,7 +41,9 @@ def open_writer(url: URL, session: Session, settings: Any = None) -> Writer:
     from .duckdb_writer import DuckWriter
 
     return DuckWriter(
-        connected(url, session, settings, read_only=False), session, getattr(settings, "schema_name", None)
+        connected(url, session, settings, read_only=session.only_looks, may_be_new=True),
+        session,
+        getattr(settings, "schema_name", None),
     )
 
 
@@ -57,8 +59,13 @@ def file_of(url: URL, session: Session) -> Path:
     return session.root / name
 
 
-def connected(url: URL, session: Session, settings: Any, *, read_only: bool) -> DuckDBPyConnection:
-    """The file, opened; while another process holds it, it is tried again for `lock_timeout_seconds`."""
+def connected(
+    url: URL, session: Session, settings: Any, *, read_only: bool, may_be_new: bool = False
+) -> DuckDBPyConnection:
+    """The file, opened; while another process holds it, it is tried again for `lock_timeout_seconds`.
+
+    One that is to be read only, may be new and is not there is like an empty one.
+    """
     try:
         import duckdb
         import pyarrow  # noqa: F401  all rows of DuckDB pass through Arrow
@@ -66,6 +73,8 @@ def connected(url: URL, session: Session, settings: Any, *, read_only: bool) -> 
         raise MissingExtra("DuckDB", "duckdb") from None
     file = file_of(url, session)
     config = {"autoinstall_known_extensions": "false", **(getattr(settings, "connect_args", None) or {})}
+    if read_only and may_be_new and not file.exists():
+        return duckdb.connect(":memory:")
     if read_only and not file.exists():
         raise Refused(f"there is no file '{file.name}' in {_folder(file, session)}")
     waits = getattr(settings, "lock_timeout_seconds", None) or session.lock_timeout_seconds

@@ -325,6 +325,16 @@ class DuckWriter(Writer):
             return found
         return {}
 
+    def forget(self, job: Job) -> int:
+        if not self.state(job):
+            return 0
+        rows = self._ask(
+            f"UPDATE {self._ledger(job)} SET state = NULL WHERE job = ? AND state IS NOT NULL",
+            "the state cannot be deleted",
+            [job.name],
+        )
+        return int(rows[0][0]) if rows else 0
+
     def commit(self, counts: Counts, state: Mapping[str, Any] | None = None) -> None:
         job = self._job
         assert job is not None, "a load has begun"

@@ -95,8 +95,7 @@ def _postgres_rights(schema: str | None, ask: Ask) -> str:
     quoted = str(shown).replace("'", "''")
     if not ask(f"SELECT count(*) FROM pg_namespace WHERE nspname = '{quoted}'"):
         return f"there is no schema '{shown}'"
-    return _can(bool(ask(f"SELECT has_schema_privilege('\"{quoted.replace(chr(34), chr(34) * 2)}\"', 'CREATE')")),
-                f"in schema '{shown}'")  # fmt: skip
+    return _can(bool(ask(f"SELECT has_schema_privilege('{quoted}', 'CREATE')")), f"in schema '{shown}'")
 
 
 def _is_writable(sink: Sink, session: Session) -> bool:

@@ -19,8 +19,10 @@ ORDERS = """
 class Shop:
     """A folder with a `rainbow.yml` of one task, a source and, once something was loaded, a sink."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sink: str = "sqlite:///mart.db") -> None:
         self.folder = folder
+        self.sink = sink
+        self.sink = "sqlite:///mart.db"
         self.do("shop", ORDERS)
         self.write("select id, day, amount from orders", keys="[id]", mode="upsert")
 
@@ -31,7 +33,7 @@ class Shop:
             textwrap.dedent(f"""\
                 name: shop
                 sources: [{{source: shop, url: 'sqlite:///shop.db'}}]
-                sinks: [{{sink: mart, url: 'sqlite:///mart.db'}}]
+                sinks: [{{sink: mart, url: '{self.sink}'}}]
                 {root}
                 pipelines:
                   - pipeline: nightly

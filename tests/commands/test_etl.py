@@ -236,13 +236,3 @@ def test_reset_leaves_what_was_loaded_known(shop: Shop, tell: Tell) -> None:
     tell("state", "reset", "--yes")
 
     assert shop.rows("select run_key, part, committed from _rainbow_etl_ledger") == before
-
-
-# -- any two databases
-
-
-@pytest.fixture
-def warehouse(shop: Shop, postgres: str) -> str:
-    file = shop.folder / "rainbow.yml"
-    file.write_text(file.read_text().replace("sqlite:///mart.db", postgres))
-    return postgres
