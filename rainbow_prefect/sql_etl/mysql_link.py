@@ -73,8 +73,10 @@ class Link:
             )
 
     def be_strict(self) -> None:
-        """Values that do not fit are errors; 0 is no wish for the next number."""
+        """Values that do not fit are errors; 0 is no wish for the next number; a table may be wider than a full row."""
         self.do(f"SET SESSION sql_mode = '{_MODES}'")
+        with contextlib.suppress(Refused):  # not everyone may
+            self.do("SET SESSION innodb_strict_mode = OFF")
 
     # -- statements
 

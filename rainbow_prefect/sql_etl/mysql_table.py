@@ -14,6 +14,7 @@ from .types import Column
 
 STAGE = "_rainbow_stage"
 _ROW_BYTES = 60_000
+_PAGE_BYTES = 8_000
 _PREFIX = 191
 
 
@@ -86,16 +87,26 @@ def _definition(one: Column, native: str, *, is_key: bool, loose: tuple[str, ...
 def _narrowed(job: Job, types: Mapping[str, str]) -> dict[str, str]:
     """The types, with long text kept out of the row where the row would be longer than MySQL takes."""
     made = dict(types)
-    sizes = {one.name: _row_bytes(made[one.name]) for one in job.schema.columns}
-    for name in sorted(sizes, key=lambda one: -sizes[one]):
-        if sum(sizes.values()) <= _ROW_BYTES or sizes[name] < 40:
-            break
-        if name in job.keys or not made[name].startswith(("varchar", "varbinary")):
-            continue
-        length = int(made[name].partition("(")[2].rstrip(")"))
-        made[name] = wide_text(length) if made[name].startswith("varchar") else "tinyblob" if length < 256 else "blob"
-        sizes[name] = 12
+    for size_of, most in ((_row_bytes, _ROW_BYTES), (_page_bytes, _PAGE_BYTES)):
+        sizes = {name: size_of(native) for name, native in made.items()}
+        for name in sorted(sizes, key=lambda one: -sizes[one]):
+            if sum(sizes.values()) <= most or sizes[name] <= size_of("text"):
+                break
+            if name in job.keys or not made[name].startswith(("varchar", "varbinary")):
+                continue
+            length = int(made[name].partition("(")[2].rstrip(")"))
+            made[name] = wide_text(length) if made[name].startswith("varchar") else "blob"
+            sizes[name] = size_of("text")
     return made
+
+
+def _page_bytes(native: str) -> int:
+    """What a value takes in its page at most: what may be long is kept elsewhere."""
+    size = _row_bytes(native)
+    kind = native.partition("(")[0]
+    if kind in ("varchar", "varbinary", "char", "binary"):
+        return size if size <= 257 else 41
+    return 41 if "text" in native or "blob" in native else 8
 
 
 def _row_bytes(native: str) -> int:
@@ -137,7 +148,8 @@ def stage_table(job: Job, stage: str, target: Table) -> str:
         if row["collation_name"]:
             native += f" CHARACTER SET {row['character_set_name']} COLLATE {row['collation_name']}"
         lines.append(f"{ticked(name)} {native} NULL DEFAULT NULL")
-    lines.append(f"KEY ({_prefixes(job, {name: str(row['column_type']) for name, row in rows.items()})})")
+    if job.keys:
+        lines.append(f"KEY ({_prefixes(job, {name: str(row['column_type']) for name, row in rows.items()})})")
     return f"CREATE TEMPORARY TABLE {stage} (\n  " + ",\n  ".join(lines) + "\n) ENGINE=InnoDB CHARACTER SET utf8mb4"
 
 
