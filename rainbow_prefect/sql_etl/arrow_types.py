@@ -77,8 +77,12 @@ def field_of(column: Column, *, intervals: bool = True) -> pyarrow.Field:
 
 
 def facts_of(one: Type) -> dict[str, Any]:
-    """What a type says beyond that it is text, as JSON data; the other way of `type_of_facts`."""
+    """What a type holds as JSON data, without its spelling; the other way of `type_of_facts`."""
     facts: dict[str, Any] = {"kind": one.kind}
+    if one.bits:
+        facts["bits"] = one.bits
+    if one.unsigned:
+        facts["unsigned"] = True
     for name in ("precision", "scale", "length"):
         if getattr(one, name) is not None:
             facts[name] = getattr(one, name)
@@ -87,15 +91,16 @@ def facts_of(one: Type) -> dict[str, Any]:
     if one.fixed:
         facts["fixed"] = True
     if one.kind == "array" and one.item is not None:
-        facts["item"] = facts_of(one.item) | {"bits": one.item.bits, "unsigned": one.item.unsigned}
+        facts["item"] = facts_of(one.item)
     return facts
 
 
 def type_of_facts(facts: dict[str, Any]) -> Type:
     """The type that `facts_of` told."""
-    item = facts.pop("item", None)
-    labels = tuple(facts.pop("labels", ()))
-    return Type(**facts, labels=labels, item=type_of_facts(item) if item else None, dialect="arrow")
+    item = facts.get("item")
+    plain = {name: value for name, value in facts.items() if name not in ("item", "labels")}
+    labels = tuple(facts.get("labels", ()))
+    return Type(**plain, labels=labels, item=type_of_facts(item) if item else None, dialect="arrow")
 
 
 def _arrow_type(one: Type, pa: Any, *, intervals: bool) -> Any:
@@ -713,9 +718,9 @@ def text_of(value: Any) -> str:
         case float():
             return _float_text(value)
         case datetime():
-            return value.isoformat(" ").replace("+00:00", "+00")
+            return _without_zeros(value.isoformat(" ")).replace("+00:00", "+00")
         case date() | time():
-            return value.isoformat()
+            return _without_zeros(value.isoformat())
         case bytes():
             return "\\x" + value.hex()
         case timedelta():
@@ -724,10 +729,25 @@ def text_of(value: Any) -> str:
             return str(value)
 
 
+def _without_zeros(text: str) -> str:
+    """A time without the zeros at the end of its fraction, as PostgreSQL writes it."""
+    return _ZEROS.sub(lambda found: f".{found[1]}" if found[1] else "", text) if "." in text else text
+
+
+_ZEROS = re.compile(r"\.(\d*?)0*(?=$|[+-])")
+
+
 def _float_text(value: float) -> str:
     if math.isnan(value):
         return "NaN"
-    return ("Infinity" if value > 0 else "-Infinity") if math.isinf(value) else repr(value)
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    text = repr(value).removesuffix(".0")
+    if "e" in text or abs(value) < 1e15:
+        return text
+    digits = str(int(value)).rstrip("0").lstrip("-")
+    exponent = len(str(abs(int(value)))) - 1
+    return f"{'-' if value < 0 else ''}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+{exponent}"
 
 
 # -- Arrow to rows
@@ -751,6 +771,11 @@ def rows_of(batches: Iterable[pyarrow.RecordBatch], schema: Schema | None = None
             ]
             yield list(zip(*columns, strict=True))
             first += part.num_rows
+
+
+def values_of(array: Any, column: Column, first: int = 1) -> list[Any]:
+    """The values of one array as rows have them; `first` is the number of the first row, for messages."""
+    return _values(array, column, arrow(), first)
 
 
 def _values(array: Any, column: Column, pa: Any, first: int) -> list[Any]:
