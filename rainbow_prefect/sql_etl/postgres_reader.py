@@ -402,6 +402,10 @@ class PostgresReader(Reader):
 
         try:
             yield
+        except Cancelled:  # also when `cancel` came before the server had begun
+            with contextlib.suppress(Exception):
+                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            raise
         except psycopg.Error as error:
             if self._is_stopped():
                 raise Cancelled("cancelled; nothing was written") from None

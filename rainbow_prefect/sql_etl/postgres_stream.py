@@ -15,7 +15,7 @@ from .types import Schema
 if TYPE_CHECKING:
     import psycopg
     from psycopg.adapt import AdaptersMap
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -78,16 +78,17 @@ def copied(
         Passing: the stream ended before its end was seen.
         Cancelled: `stopped()`.
     """
-    from psycopg import generators
-
-    ask(connection, sql)
     pgconn = connection.pgconn
     take = pgconn.get_copy_data
+    _refuse_stopped(stopped)
+    pgconn.send_query_params(sql.encode(), None)
+    pgconn.flush()
     pieces: list[Any] = []
     held = 0
     tail = b""
     with closing(selectors.DefaultSelector()) as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ)
+        _next(selector, pgconn, stopped)
         while True:
             length, data = take(1)
             if length > 0:
@@ -103,7 +104,10 @@ def copied(
                 _await(selector, pgconn, stopped)
             else:
                 break
-    ended = good(connection.wait(generators.execute(pgconn))[-1])
+        ended = _next(selector, pgconn, stopped)
+        assert ended is not None, "COPY ends with a result"
+        while _next(selector, pgconn, stopped) is not None:
+            pass
     if pieces:
         tail = _last(pieces)
         yield b"".join(pieces)
@@ -116,7 +120,15 @@ def _last(pieces: list[Any]) -> bytes:
     return bytes(memoryview(pieces[-1])[-2:])
 
 
-def _await(selector: selectors.BaseSelector, pgconn: Any, stopped: Stopped) -> None:
+def _next(selector: selectors.BaseSelector, pgconn: PGconn, stopped: Stopped) -> PGresult | None:
+    """The next result, which is no error, once it is there; None after the last one."""
+    while pgconn.is_busy():
+        _await(selector, pgconn, stopped)
+    result = pgconn.get_result()
+    return None if result is None else good(result)
+
+
+def _await(selector: selectors.BaseSelector, pgconn: PGconn, stopped: Stopped) -> None:
     """Wait for more from the server, and take it in."""
     while not selector.select(_LOOK_SECONDS):
         _refuse_stopped(stopped)
@@ -136,6 +148,7 @@ def fetched(connection: Connection, sql: str, schema: Schema, stopped: Stopped) 
     from psycopg import capabilities, pq
 
     pgconn = connection.pgconn
+    _refuse_stopped(stopped)
     pgconn.send_query_params(sql.encode(), None)
     if capabilities.has_stream_chunked():
         pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
@@ -149,12 +162,10 @@ def fetched(connection: Connection, sql: str, schema: Schema, stopped: Stopped) 
     with closing(selectors.DefaultSelector()) as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ)
         while True:
-            while pgconn.is_busy():
-                _await(selector, pgconn, stopped)
-            result = pgconn.get_result()
+            result = _next(selector, pgconn, stopped)
             if result is None:
                 break
-            if good(result).status == pq.ExecStatus.COMMAND_OK or not result.ntuples:
+            if result.status == pq.ExecStatus.COMMAND_OK or not result.ntuples:
                 continue
             some = values.rows(result)
             made += some

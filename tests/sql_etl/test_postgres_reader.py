@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -738,14 +740,14 @@ ENDLESS = "select generate_series(1, 100000000) as i, repeat('x', 200) as t"
 
 @pytest.mark.parametrize("lane", [*BYTES, "arrow", "rows"])
 def test_killed_backend_in_mid_stream_is_passing(shared: Source, lane: Lane) -> None:
-    reader = shared.reader()
-    pieces = _pieces(reader, Query(sql=ENDLESS), lane)
-    assert next(pieces)
-    shared.admin.execute("select pg_terminate_backend(%s)", [reader._connection.info.backend_pid])
+    with closing(shared.reader()) as reader:
+        pieces = _pieces(reader, Query(sql=ENDLESS), lane)
+        assert next(pieces)
+        shared.admin.execute("select pg_terminate_backend(%s)", [_pid(reader)])
 
-    with pytest.raises(Passing, match="terminat|lost"):
-        for _ in pieces:
-            pass
+        with pytest.raises(Passing, match="terminat|lost"):
+            for _ in pieces:
+                pass
     assert reader.count is None
 
 
@@ -788,8 +790,8 @@ def test_cancel_ends_the_server_side_within_seconds(shared: Source, sql: str, la
 
     thread = threading.Thread(target=read)
     thread.start()
-    busy = f"select state = 'active' and query not like 'savepoint%' and query !~* 'pg_attribute|DECLARE' from pg_stat_activity where pid = {reader._connection.info.backend_pid}"
-    wait_until(lambda: shared.text(busy))
+    is_busy = f"select state = 'active' and query ~ 'pg_sleep|generate_series' from pg_stat_activity where pid = {_pid(reader)}"
+    wait_until(lambda: shared.text(is_busy))
     begun = time.monotonic()
     reader.cancel()
     thread.join(60)
@@ -797,26 +799,43 @@ def test_cancel_ends_the_server_side_within_seconds(shared: Source, sql: str, la
     assert not thread.is_alive()
     assert time.monotonic() - begun < 20
     assert [type(one) for one in ended] == [Cancelled]
-    wait_until(lambda: not shared.text(busy))
+    wait_until(lambda: not shared.text(is_busy))
+    reader.close()
+
+
+def test_cancel_before_the_server_has_begun_is_no_less(shared: Source) -> None:
+    with closing(shared.reader()) as reader:
+        reader.describe(query := Query(sql=ENDLESS))
+        reader.cancel()
+
+        with pytest.raises(Cancelled):
+            list(reader.chunks(query, reader.describe(query), "pg_binary"))
 
 
 def test_stop_of_the_session_ends_a_stream(shared: Source) -> None:
     session = Session()
-    reader = shared.reader(session)
-    pieces = _pieces(reader, Query(sql=ENDLESS), "pg_binary")
-    next(pieces)
-    session.stop.set()
+    with closing(shared.reader(session)) as reader:
+        pieces = _pieces(reader, Query(sql=ENDLESS), "pg_binary")
+        next(pieces)
+        session.stop.set()
 
-    with pytest.raises(Cancelled, match="cancelled; nothing was written"):
-        for _ in pieces:
-            pass
+        with pytest.raises(Cancelled, match="cancelled; nothing was written"):
+            for _ in pieces:
+                pass
+        begun = time.monotonic()
+        wait_until(lambda: not shared.text(f"select state = 'active' from pg_stat_activity where pid = {_pid(reader)}"))
+        assert time.monotonic() - begun < 20
+
+
+def _pid(reader: PostgresReader) -> int:
+    return reader._connection.info.backend_pid
 
 
 def test_closed_reader_leaves_no_backend(shared: Source) -> None:
     reader = shared.reader()
     pieces = _pieces(reader, Query(sql=ENDLESS), "pg_binary")
     next(pieces)
-    pid = reader._connection.info.backend_pid
+    pid = _pid(reader)
     reader.close()
 
     wait_until(lambda: not shared.text(f"select true from pg_stat_activity where pid = {pid}"))
@@ -921,3 +940,59 @@ def test_snapshot_that_is_gone_is_passing(source: Source) -> None:
 
     with pytest.raises(Passing, match="the snapshot of the parts is gone"):
         second.at(part)
+
+
+# -- memory
+
+MEMORY = """
+import resource, sys
+from sqlalchemy.engine import make_url
+from rainbow_prefect.sql_etl.base import Query, Session
+from rainbow_prefect.sql_etl.postgres import open_reader
+
+url, lane = sys.argv[1:]
+reader = open_reader(make_url(url), Session())
+
+
+def peak(sql):
+    query = Query(sql=sql)
+    schema = reader.describe(query)
+    size = 0
+    for one in reader.rows(query, schema) if lane == "rows" else reader.chunks(query, schema, lane):
+        size += len(one)
+    assert size
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+few = peak("select n as i, repeat('x', 100) as t from (select generate_series(1, 50000) as n) as s")
+many = peak("select n as i, repeat('x', 100) as t from (select generate_series(1, 1000000) as n) as s")
+print(few, many, "pyarrow" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", ["pg_binary", "rows"])
+def test_memory_does_not_grow_with_the_rows(shared: Source, lane: str) -> None:
+    command = [sys.executable, "-c", MEMORY, shared.url, lane]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+    assert done.returncode == 0, done.stderr
+    few, many, has_arrow = done.stdout.split()
+    assert int(many) - int(few) <= 16  # MiB
+    assert has_arrow == "False"
+
+
+@pytest.mark.slow
+def test_large_values_are_not_gathered(shared: Source) -> None:
+    large = (
+        MEMORY.replace("repeat('x', 100)", "repeat('x', 1000000)")
+        .replace("50000)", "50)")
+        .replace("1000000) as n", "400) as n")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", large, shared.url, "rows"], capture_output=True, text=True, timeout=280
+    )
+
+    assert done.returncode == 0, done.stderr
+    few, many, _ = done.stdout.split()
+    assert int(many) - int(few) <= 32  # MiB of 400
