@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..server import Connection
     from ..sql_etl.base import Reader, Session, Sink, Source, Writer
     from ..sql_etl.move import Order
+    from ..tasks.base import Task
 
 
 def _task_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -41,7 +42,7 @@ def _task_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
         return []
     wanted = ctx.params.get("pipeline")
     pipelines = [one for app in apps for one in app.pipelines if wanted in (None, one.pipeline)]
-    names = {one.task for each in pipelines for one in each.tasks if isinstance(one, SqlEtl)}
+    names = {one.task for each in pipelines for one in each.tasks if _moves(one)}
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
@@ -173,11 +174,18 @@ def chosen(path: Path, pipeline: str | None, task: str | None, params: Sequence[
 
 
 def _task(pipeline: Pipeline, name: str | None) -> SqlEtl:
-    named = {one.task: one for one in pipeline.tasks if isinstance(one, SqlEtl)}
+    named = {one.task: one for one in pipeline.tasks if _moves(one)}
     other = next((one for one in pipeline.tasks if one.task == name and name not in named), None)
+    if isinstance(other, SqlEtl):
+        raise CallError(f"task '{name}' has no `sink`; this is for tasks that move rows")
     if other is not None:
         raise CallError(f"task '{name}' is of type '{other.type}'; this is for tasks of type sql_etl")
     return choose(named, name, "task")
+
+
+def _moves(task: Task) -> TypeGuard[SqlEtl]:
+    """Whether a task moves rows; one without a sink runs statements."""
+    return isinstance(task, SqlEtl) and task.sink is not None
 
 
 def _run(pipeline: Pipeline, task: SqlEtl, ready: Any) -> Run:

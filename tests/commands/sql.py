@@ -22,7 +22,6 @@ class Shop:
     def __init__(self, folder: Path, *, sink: str = "sqlite:///mart.db") -> None:
         self.folder = folder
         self.sink = sink
-        self.sink = "sqlite:///mart.db"
         self.do("shop", ORDERS)
         self.write("select id, day, amount from orders", keys="[id]", mode="upsert")
 

@@ -128,12 +128,14 @@ def test_columns_that_do_not_fit_are_told(shop: Shop, tell: Tell) -> None:
     [
         (("-t", "ordrs"), "Error: there is no task 'ordrs'; did you mean 'orders'?\n"),
         (("-t", "say"), "Error: task 'say' is of type 'python'; this is for tasks of type sql_etl\n"),
+        (("-t", "tidy"), "Error: task 'tidy' has no `sink`; this is for tasks that move rows\n"),
         (("-p", "nightl"), "Error: there is no pipeline 'nightl'; did you mean 'nightly'?\n"),
     ],
 )
 def test_a_task_that_is_not_there_is_told(shop: Shop, tell: Tell, args: tuple[str, ...], told: str) -> None:
     file = shop.folder / "rainbow.yml"
-    file.write_text(file.read_text() + "      - {task: say, type: python, cmd: echo hello}\n")
+    more = ["{task: say, type: python, cmd: echo hello}", "{task: tidy, type: sql, source: shop, query: select 1}"]
+    file.write_text(file.read_text() + "".join(f"      - {one}\n" for one in more))
 
     assert tell("explain", *args, code=2).err == told
 

@@ -113,3 +113,58 @@ def test_mariadb_says_what_it_is_and_what_may_be_done(mariadb: str) -> None:
 def test_duckdb_says_what_it_is(tmp_path: Path) -> None:
     assert probe(SqlSink(url=f"duckdb:///{tmp_path}/a.duckdb")).startswith("DuckDB ")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- from PostgreSQL to PostgreSQL
+
+
+@pytest.fixture
+def copied(postgres: str, tmp_path: Path) -> Shop:
+    """A shop whose source and sink are one database of PostgreSQL, with a table of a million rows."""
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as db:
+        db.execute(
+            "create table big as select i as id, i * 1.5::numeric(20, 4) as amount, now() as at from generate_series(1, 1000000) i"
+        )
+    shop = Shop(tmp_path, sink=postgres)
+    shop.write("select * from big", keys="[id]", mode="upsert")
+    file = tmp_path / "rainbow.yml"
+    file.write_text(file.read_text().replace("sqlite:///shop.db", postgres))
+    return shop
+
+
+def in_folder(folder: Path, *args: str) -> Done:
+    import subprocess
+
+    from tests.conftest import RAINBOW
+
+    done = subprocess.run([str(RAINBOW), *args], cwd=folder, capture_output=True, text=True, timeout=300)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_explain_tells_the_fastest_way_and_preview_reads_few_rows(copied: Shop) -> None:
+    told = in_folder(copied.folder, "explain", "--json")
+    assert (told.code, told.json["lane"], told.json["others"]) == (0, "pg_binary", []), told.err
+    assert any("ON CONFLICT" in one.upper() for one in told.json["statements"])
+
+    seen = in_folder(copied.folder, "etl", "preview", "--rows", "3", "--json")
+
+    assert [row[:2] for row in seen.json["rows"]] == [[1, "1.5000"], [2, "3.0000"], [3, "4.5000"]]
+    assert [one["type"] for one in seen.json["columns"]][:2] == ["integer", "numeric"]
+
+
+def test_diff_of_a_large_table_finds_the_one_row(copied: Shop) -> None:
+    import psycopg
+
+    with psycopg.connect(copied.sink, autocommit=True) as db:
+        db.execute("create table orders (like big)")
+        db.execute("insert into orders select * from big where id <= 300000")
+        db.execute("delete from big where id > 300000")
+        db.execute("update orders set amount = amount + 0.0001 where id = 123456")
+        db.execute("delete from orders where id = 7")
+
+    found = in_folder(copied.folder, "etl", "diff", "--json")
+
+    assert (found.code, found.json["missing"], found.json["extra"], found.json["changed"]) == (1, 1, 0, 1), found.err
+    assert [one["key"] for one in found.json["differences"]] == [{"id": 7}, {"id": 123456}]
