@@ -68,6 +68,28 @@ _SECTIONS = (
         "Secrets",
         "Entries of the root `secrets`: exactly one of `env`, `local_path_file`, `block` and `aws_secret`.",
     ),
+    ("Cursor", "Incremental loads", "`incremental` of a task of type `sql_etl`."),
+    (
+        "Contract",
+        "Contracts",
+        "`contract` of a task of type `sql_etl`; `freeze` or `evolve` alone is for all three. Every change is in the report.",
+    ),
+    (
+        "Checks",
+        "Checks",
+        "`checks` of a task of type `sql_etl`. Every other key is the name of a column, with a mapping of the next table, or a "
+        "list of them. They are asked of the sink when all rows are there and before they are committed; what does not "
+        "hold is told with how many rows and the first five values.",
+    ),
+    (
+        "ColumnChecks",
+        "Checks of a column",
+        "`checks` of a task, under the name of a column. NULL passes all but `not_null`.",
+    ),
+    ("ForeignKey", "Foreign keys", "`foreign_key` among the checks of a column."),
+    ("RowChecks", "Checks of the number of rows", "`rows` among the checks."),
+    ("SqlCheck", "Checks by statements", "Entries of `sql` among the checks; a text alone is its `sql`."),
+    ("Dedupe", "Rows with the same keys", "`dedupe` of a task of type `sql_etl`; a column alone is its `by`."),
     ("Mount", "Mounts", "Entries of `mounts` of a task or service."),
     ("TaskSecret", "Secrets of a task", "Entries of `secrets` of a task or service."),
     ("Resources", "Resources", "`resources` of a service."),

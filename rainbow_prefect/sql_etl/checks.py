@@ -135,6 +135,9 @@ def _sql(value: Any) -> Any:
     return [{"sql": one} if isinstance(one, str) else one for one in written] if isinstance(written, list) else written
 
 
+_SQL = str | SqlCheck | tuple[str | SqlCheck, ...]
+
+
 class Checks(Config):
     """What must hold for the rows of a load before they are committed; every other key is a column's name."""
 
@@ -144,7 +147,7 @@ class Checks(Config):
         default_factory=dict, description="Checks of columns whose names are keys here, such as `rows`."
     )
     rows: RowChecks | None = Field(default=None, description="How many rows there must be.")
-    sql: Annotated[tuple[SqlCheck, ...], BeforeValidator(_sql)] = Field(
+    sql: Annotated[tuple[SqlCheck, ...], BeforeValidator(_sql, json_schema_input_type=_SQL)] = Field(
         default=(), description="Statements that must return no row; `{staged}` are the rows of this load."
     )
 

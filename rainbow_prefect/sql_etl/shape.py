@@ -46,7 +46,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Listed = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Listed = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 """One text, or several."""
 
 

@@ -46,7 +46,7 @@ class SqlSource(Source):
     lock_timeout_seconds: float = Field(default=30, gt=0, description="Seconds to wait for a lock.")
 
     def open(self, session: Session) -> Reader:
-        made: Reader = _function(self.url, "open_reader")(_parsed(self.url), session, self)
+        made: Reader = _function(self.url, "open_reader")(parsed(self.url), session, self)
         return made
 
 
@@ -71,7 +71,7 @@ class SqlSink(Sink):
         return SqlSource.model_validate({name: getattr(self, name) for name in fields})
 
     def open(self, session: Session) -> Writer:
-        made: Writer = _function(self.url, "open_writer")(_parsed(self.url), session, self)
+        made: Writer = _function(self.url, "open_writer")(parsed(self.url), session, self)
         return made
 
 
@@ -119,7 +119,12 @@ def _needs(dialect: str, name: str, extra: str) -> tuple[str, str]:
     return f"'{dialect}' needs the package {name}", f"pip install 'rainbow-prefect[{extra}]'"
 
 
-def _parsed(url: str) -> URL:
+def parsed(url: str) -> URL:
+    """The URL in its parts.
+
+    Raises:
+        Refused: it is none of a database, or its driver is missing; nothing of it but its scheme is told.
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 from ..errors import Cancelled, TaskFailed, TimedOut, near
 from ..schema import Config, Duration, Name, Text, kind_of, wrong
 from ..sql_etl.base import MODES, AnySink, AnySource, Mode, Query, Session, Sink, Source
+from ..sql_etl.shape import Listed
 from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
-from .base import Flaw, Place
+from .base import Flaw, Place, Task
 from .sql_quality import QualityKeys
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ _FROM = Annotated[str | AnySource, BeforeValidator(_store(AnySource)), _EITHER]
 _TO = Annotated[str | AnySink, BeforeValidator(_store(AnySink)), _EITHER]
 
 
+_OF_SINKS = (
+    *("source_table", "table", "output_table", "mode", "keys", "engine", "incremental"),
+    *(one for one in QualityKeys.model_fields if one not in Task.model_fields),
+)
+"""The keys that say something of moved rows."""
+
+
 class Cursor(Config):
     """How a task reads only what is new: rows whose cursor is above that of the last load, up to the largest there is now."""
 
@@ -70,16 +78,22 @@ class SqlEtl(QualityKeys):
     `source` and `sink` are names of the root sections `sources` and `sinks`, URLs, or mappings with the keys of an entry
     there. What the rows are is said by `query`, `query_file` or `source_table`; without any of them the table of the
     sink's name is read.
+
+    With `type: sql` and no `sink` it runs `statements`, then the `query`, in one transaction of the source's database; with
+    `output: rows` the rows of the last one are the output of the task. No ledger is kept: a retry runs them again.
     """
 
-    type: Literal["sql_etl", "sql"] = "sql_etl"
+    type: Literal["sql_etl", "sql"] = Field(default="sql_etl", description="The type of the task.")
     source: _FROM = Field(description="Where the rows come from: a name of `sources`, an URL, or a mapping.")
     query: Text | None = Field(default=None, min_length=1, description="One statement that gives the rows.")
     query_file: Text | None = Field(
         default=None, min_length=1, description="The file with the statement, relative to this file."
     )
     source_table: Text | None = Field(default=None, min_length=1, description="The table to read, instead of a query.")
-    sink: _TO = Field(description="Where they go: a name of `sinks`, an URL, or a mapping.")
+    sink: _TO | None = Field(
+        default=None,
+        description="Where they go: a name of `sinks`, an URL, or a mapping; absent with `type: sql`: nowhere, statements run.",
+    )
     table: Text | None = Field(
         default=None,
         min_length=1,
@@ -98,15 +112,26 @@ class SqlEtl(QualityKeys):
         default=None, description="Read only what is new; `{{cursor}}` in the query is where the last load ended."
     )
 
+    statements: Listed = Field(default=(), description="Without a sink: statements to run before `query`, one by one.")
+    writes: bool = Field(
+        default=False, description="Without a sink: let the statements change the database; else they only read."
+    )
+    output: Literal["counts", "rows"] = Field(
+        default="counts",
+        description="Without a sink: the output of the task is how many rows were touched, or the rows of the last statement "
+        "as a list of mappings, up to 1 MiB of JSON.",
+    )
+
     # -- what is wrong with it
 
     def check(self, place: Place) -> Iterator[Flaw]:
         said = [key for key in ("query", "query_file", "source_table") if getattr(self, key) is not None]
         if len(said) > 1:
             yield Flaw((said[1],), f"'{said[0]}' and '{said[1]}' exclude each other", "keep one of them", on_key=True)
-        if not said and self.table is None:
+        yield from self._flaws_of_sink()
+        if self.sink is not None and not said and self.table is None:
             yield Flaw((), "nothing says what to read", "add `query`, `query_file` or `source_table`")
-        if self.table is None and self.output_table is None:
+        if self.sink is not None and self.table is None and self.output_table is None:
             yield Flaw((), "nothing says where to write", "add `table`")
         if self.table is not None and self.output_table is not None:
             yield Flaw(("output_table",), "'table' and 'output_table' are the same", "keep `table`", on_key=True)
@@ -120,7 +145,24 @@ class SqlEtl(QualityKeys):
             key = next(one for one in ("executors", "split_input", "split_size") if one in self.model_fields_set)
             yield Flaw((key,), f"'{key}' is not for tasks of type '{self.type}'", "remove it", on_key=True)
         yield from _flaws_of("source", self.source, [one.source for one in place.app.sources if one.source])
-        yield from _flaws_of("sink", self.sink, [one.sink for one in place.app.sinks if one.sink])
+        if self.sink is not None:
+            yield from _flaws_of("sink", self.sink, [one.sink for one in place.app.sinks if one.sink])
+
+    def _flaws_of_sink(self) -> Iterator[Flaw]:
+        """What does not go with a sink, or without one."""
+        if self.sink is not None:
+            for key in ("statements", "writes", "output"):
+                if key in self.model_fields_set:
+                    yield Flaw((key,), f"'{key}' is for tasks without a `sink`", "remove one of the two", on_key=True)
+        elif self.type != "sql":
+            yield Flaw((), "nothing says where the rows go", "add `sink`, or write `type: sql` to run statements")
+        elif self.query is None and self.query_file is None and not self.statements:
+            yield Flaw((), "nothing says what to run", "add `statements` or `query`, or a `sink`")
+        else:
+            odd = [key for key in _OF_SINKS if key in self.model_fields_set]
+            if odd:
+                listed = ", ".join(f"'{one}'" for one in odd)
+                yield Flaw(("sink",), f"without a `sink` nothing is moved, and {listed} say nothing", "add `sink`")
 
     def _flaws_of_incremental(self) -> Iterator[Flaw]:
         one = self.incremental
@@ -140,10 +182,12 @@ class SqlEtl(QualityKeys):
 
     # -- what it does
 
-    def run(self, run: Run) -> dict[str, Any]:
+    def run(self, run: Run) -> Any:
         from ..sql_etl.move import move
 
         mine: SqlEtl = run.secrets.render(self)
+        if self.sink is None:
+            return mine._run_statements(run)
         source, sink = mine.stores(run)
         with _session(run) as session:
             try:
@@ -167,7 +211,29 @@ class SqlEtl(QualityKeys):
         Raises:
             TaskFailed, RunError: one is not there, or cannot be read; the text says what to do.
         """
+        if self.sink is None:
+            raise TaskFailed(f"the task '{self.task}' has no `sink`: it moves no rows, it runs statements")
         return source_of(run.secrets.render(self.source), run), sink_of(run.secrets.render(self.sink), run)
+
+    def _run_statements(self, run: Run) -> Any:
+        from ..sql_etl.statements import run_statements
+
+        source = source_of(self.source, run)
+        statements = list(self.statements)
+        if self.query is not None or self.query_file is not None:
+            statements.append(self._query(run, source).sql or "")
+        gives = self.output == "rows"
+        with _session(run) as session:
+            try:
+                done = run_statements(statements, source, session, writes=self.writes, gives=gives)
+            except Cancelled:
+                if run.timed_out or run.remaining_seconds() == 0:
+                    raise TimedOut("timed out; nothing was changed") from None
+                raise
+            except TaskFailed as error:
+                raise type(error)(run.secrets.mask(error.message)) from None
+        run.write(f"ran {done.statements} statement{'' if done.statements == 1 else 's'}")
+        return done.rows if gives else {"statements": done.statements, "rows": done.touched}
 
     def order(self, run: Run, source: Source, sink: Sink) -> Order:
         """What is to be moved, in this run."""

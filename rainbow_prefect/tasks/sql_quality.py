@@ -45,7 +45,9 @@ class QualityKeys(Task):
         default_factory=dict,
         description="Columns that are added or replaced: `{total: price * quantity}`, SQL of the source.",
     )
-    dedupe: Annotated[Dedupe, BeforeValidator(_dedupe)] | None = Field(
+    dedupe: (
+        Annotated[Dedupe, BeforeValidator(_dedupe, json_schema_input_type=str | tuple[str, ...] | Dedupe)] | None
+    ) = Field(
         default=None,
         description="Of rows with the same `keys`, keep the last (or first) by a column: `{by: updated_at}`.",
     )
@@ -58,7 +60,7 @@ class QualityKeys(Task):
         default=None, min_length=1, description="What is put before a value that is hashed: `{{secret.NAME}}`."
     )
     sample: Share | None = Field(default=None, description="The share of rows that is moved, picked at random: `1%`.")
-    contract: Annotated[Contract, BeforeValidator(_contract)] = Field(
+    contract: Annotated[Contract, BeforeValidator(_contract, json_schema_input_type=str | Contract)] = Field(
         default_factory=Contract,
         description="What may change in the table: `freeze` or `evolve`, or a mapping of `tables`, `columns`, `types`.",
     )

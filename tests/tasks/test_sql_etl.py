@@ -59,7 +59,10 @@ GOOD = "type: sql_etl, source: 'sqlite:///a.db', sink: 'sqlite:///b.db', table: 
         ("type: sql, source: {url: 'sqlite:///a.db'}, sink: {url: 'sqlite:///a.db'}, table: t", []),
         (
             "type: sql, source: {url: 'x'}, sink: {urll: 'sqlite:///a.db'}, table: t",
-            ["unknown key 'urll'; did you mean 'url'?"],
+            [
+                "the `url` is not the URL of a database; write DIALECT://..., e.g. sqlite:///shop.db or postgresql://user@host/db",
+                "unknown key 'urll'; did you mean 'url'?",
+            ],
         ),
     ],
 )

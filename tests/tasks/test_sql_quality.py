@@ -119,3 +119,57 @@ def test_rows_are_shaped_checked_and_put_aside_in_a_run(
     db.close()
     assert error == "column 'amount' is less than 0"
     assert json.loads(row) == {"id": 2, "country": "DE", "amount": -1.0, "mail": hashed[1]}
+
+
+RUNS = """
+name: shop
+pipelines:
+  - pipeline: p
+    tasks:
+      - task: make
+        type: sql
+        source: 'sqlite:///a.db'
+        writes: true
+        statements: [create table t (a integer), insert into t values (1)]
+        query: insert into t values (2)
+      - {task: list, type: sql, source: 'sqlite:///a.db', query: select a from t order by a, output: rows}
+"""
+
+
+def test_statements_run_without_a_sink_and_give_their_rows(tmp_path: Path, prefect_server: Any) -> None:
+    (tmp_path / "rainbow.yml").write_text(RUNS)
+    (tmp_path / "a.db").touch()
+
+    report = load(tmp_path).pipeline("p").run()
+
+    assert report.state == "completed"
+    assert report["make"].output == {"statements": 3, "rows": 1}
+    assert report["list"].output == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("type: sql, source: 'sqlite:///a.db', statements: [select 1]", []),
+        (
+            "type: sql, source: 'sqlite:///a.db'",
+            ["nothing says what to run; add `statements` or `query`, or a `sink`"],
+        ),
+        (
+            "type: sql_etl, source: 'sqlite:///a.db', query: select 1",
+            ["nothing says where the rows go; add `sink`, or write `type: sql` to run statements"],
+        ),
+        (
+            "type: sql, source: 'sqlite:///a.db', query: select 1, table: t, checks: {a: {ge: 1}}",
+            ["without a `sink` nothing is moved, and 'table', 'checks' say nothing; add `sink`"],
+        ),
+        (
+            "type: sql, source: 'sqlite:///a.db', sink: 'sqlite:///b.db', table: t, output: rows",
+            ["'output' is for tasks without a `sink`; remove one of the two"],
+        ),
+    ],
+)
+def test_check_tells_what_does_not_go_with_a_sink_or_without(tmp_path: Path, task: str, told: list[str]) -> None:
+    (tmp_path / "rainbow.yml").write_text(f"name: s\npipelines:\n  - pipeline: p\n    tasks: [{{task: t, {task}}}]\n")
+
+    assert [f"{one.message}; {one.hint}" for one in check.check(tmp_path).problems] == told
