@@ -1,6 +1,7 @@
 .PHONY: help setup quickstart test engine unit lint bench bench-etl docs clean
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))  # many tests wait for containers and servers
 
 help:  ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,7 +24,7 @@ lint: setup  ## Style, types, layers.
 	$(BIN)/lint-imports --no-cache
 
 unit: setup  ## The suite; a test that failed beside others is run once more alone, and must pass then.
-	$(BIN)/pytest -n auto --dist worksteal $(PYTEST) || { [ $$? -eq 1 ] && $(BIN)/pytest -n0 --last-failed; }
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST) || { [ $$? -eq 1 ] && $(BIN)/pytest -n0 --last-failed; }
 
 bench: setup  ## Measure every bar against peers, side by side in one run.
 	$(BIN)/python -m benchmarks.run $(BENCH)

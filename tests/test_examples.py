@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def test_all_examples_are_free_of_problems(rainbow: Rainbow) -> None:
 
     errors = [one for one in checked["problems"] if one["severity"] == "error"]
     assert errors == []
-    assert sorted(checked["apps"]) == ["Branches", "MapReduce", "MyPipeline", "Parameters"]
+    assert sorted(checked["apps"]) == ["Branches", "MapReduce", "MyPipeline", "Parameters", "Warehouse"]
 
 
 def test_readme_shows_the_quickstart_file_as_it_is() -> None:
@@ -128,6 +130,32 @@ def test_parameters_example(rainbow: Rainbow, prefect_server: str, parameters: l
     report = rainbow("run", EXAMPLES / "parameters", *words, "--json").json
 
     assert output_of(report, "best_days") == days
+
+
+def test_warehouse_example(rainbow: Rainbow, prefect_server: str, tmp_path: Path) -> None:
+    """Two days are sold and loaded; a night in which nothing happened writes nothing."""
+    folder = tmp_path / "warehouse"
+    shutil.copytree(EXAMPLES / "warehouse", folder)
+
+    def nightly() -> dict[str, int]:
+        report = rainbow("run", folder, "--pipeline", "nightly", "--json").json
+        return {one["task"]: one["output"]["rows"] for one in report["tasks"]}
+
+    rainbow("run", folder, "--pipeline", "sell")
+    first = nightly()
+    rainbow("run", folder, "--pipeline", "sell", "--param", "day=2024-05-02")
+    second, third = nightly(), nightly()
+
+    assert first == {"dim_product": 40, "dim_customer": 20, "fact_sales": 498, "sales_by_country": 6}
+    assert second == {"dim_product": 0, "dim_customer": 20, "fact_sales": 498, "sales_by_country": 6}
+    assert third == {"dim_product": 0, "dim_customer": 0, "fact_sales": 0, "sales_by_country": 6}
+    with sqlite3.connect(folder / "data" / "reports.db") as reports:
+        orders, amount = reports.execute("select sum(orders), sum(amount) from sales_by_country").fetchone()
+    with sqlite3.connect(folder / "data" / "shop.db") as shop:
+        sold = shop.execute("select count(*), sum(quantity * price) from orders where quantity > 0").fetchone()
+    reports.close()
+    shop.close()
+    assert (orders, round(float(amount), 2)) == (sold[0], round(sold[1], 2)) == (996, round(sold[1], 2))
 
 
 @pytest.mark.slow

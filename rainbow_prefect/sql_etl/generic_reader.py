@@ -22,11 +22,12 @@ FIRST_ROWS = 1000
 _MOST_ROWS = 100_000
 _EXACT_FLOAT = 2**53
 _STORED: dict[str, Type] = {
-    "integer": Type("int", bits=64, native="INTEGER", dialect="sqlite"),
-    "real": Type("float", bits=64, native="REAL", dialect="sqlite"),
-    "text": Type("text", native="TEXT", dialect="sqlite"),
-    "blob": Type("bytes", native="BLOB", dialect="sqlite"),
+    "integer": Type("int", bits=64, dialect="sqlite"),
+    "real": Type("float", bits=64, dialect="sqlite"),
+    "text": Type("text", dialect="sqlite"),
+    "blob": Type("bytes", dialect="sqlite"),
 }
+"""What values are that have no declared type, which the empty `native` tells."""
 
 
 class GenericReader(Reader):
@@ -110,7 +111,7 @@ class GenericReader(Reader):
         kinds = self._connection.exec_driver_sql(f"SELECT DISTINCT typeof({column}) FROM {view}").scalars()
         found = sorted(set(kinds) - {"null"})
         if not found:
-            return _STORED["text"]
+            return Type("other", dialect="sqlite")
         if len(found) == 1:
             return _STORED[found[0]]
         if found == ["integer", "real"]:

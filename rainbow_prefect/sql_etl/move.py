@@ -15,7 +15,7 @@ from . import quality
 from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Sink, Source, Writer
 from .incremental import Incremental, window
 from .lanes import Choice, Engine, choose, misfits
-from .types import Schema
+from .types import Schema, settled
 
 T = TypeVar("T")
 
@@ -153,6 +153,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
     query, came = quality.described(order.quality, query, reader)
     _refuse_names(came)
     existing = writer.describe(order.table)
+    came = settled(came, existing)
     job = Job(
         order.name,
         order.run_key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal[
@@ -208,3 +208,31 @@ def _digits(one: Type) -> int:
 
 def _range(one: Type) -> tuple[int, int]:
     return (0, 2**one.bits - 1) if one.unsigned else (-(2 ** (one.bits - 1)), 2 ** (one.bits - 1) - 1)
+
+
+# -- columns whose type nobody declared
+
+
+def settled(came: Schema, existing: Schema | None) -> Schema:
+    """The columns with a type for each: of SQLite's expressions only the values are known, which may be none or all whole.
+
+    Such a column takes the type of the table's, when that has all such values; each value is looked at when it is read.
+    """
+    return Schema(
+        tuple(
+            replace(one, type=_settled(one.type, existing[one.name].type if existing and one.name in existing else None))
+            for one in came.columns
+        ),
+        came.keys,
+        came.comment,
+    )
+
+
+def _settled(came: Type, target: Type | None) -> Type:
+    if came.dialect != "sqlite" or came.native:
+        return came
+    if came.kind == "other":  # no value at all
+        return Type("text", dialect=came.dialect) if target is None else replace(target, native="")
+    if target is not None and (came.kind, target.kind) == ("int", "float"):
+        return Type("float", bits=target.bits, dialect=came.dialect)
+    return came

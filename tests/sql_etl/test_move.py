@@ -585,3 +585,14 @@ def test_two_runs_at_once_read_a_row_once(shop: Shop) -> None:
         one.join()
 
     assert [row[0] for row in shop.rows()] == [1, 2, 3, 4]
+
+
+def test_an_expression_fits_a_table_by_its_values(shop: Shop) -> None:
+    sql = "select id, amount * 2 as twice from orders where id > {} order by id"
+    shop(sql.format(0))
+    shop.do("source", "update orders set amount = 3")
+    for first in (2, 9):
+        shop(sql.format(first))
+        shop(sql.format(first).replace("amount * 2", "6"))
+
+    assert [row[1] for row in shop.rows()] == [20.0, 41.0, 10.0, 6.0, 6.0, 15.0, 6.0, 6.0]
