@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Context, Decimal
 from hashlib import blake2b
 from typing import Any, Literal
 from uuid import UUID
@@ -133,10 +133,10 @@ class Rows:
         if where:
             query = Query(query.sql, query.table, (*query.where, *where), query.columns)
         for some in self.side.reader.rows(query, self.side.schema):
-            for row in some:
-                yield tuple(
-                    None if row[at] is None else _value(same, row[at])
-                    for at, same in zip(self._at, self._same, strict=True)
+            columns = list(zip(*some, strict=True))
+            if columns:
+                yield from zip(
+                    *(_values(same, columns[at]) for at, same in zip(self._at, self._same, strict=True)), strict=True
                 )
 
     def key(self, row: Row) -> Row:
@@ -282,10 +282,21 @@ def _only(rows: Rows, row: Row, names: Sequence[str] | None = None) -> dict[str,
 # -- values: equal ones look the same, wherever they come from
 
 
+_ODD = (ValueError, TypeError, ArithmeticError, LookupError)
+"""What comes of a value that is none of its type: its text is compared then."""
+
+
+def _values(same: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    try:
+        return [None if one is None else same(one) for one in values]
+    except _ODD:
+        return [None if one is None else _value(same, one) for one in values]
+
+
 def _value(same: Callable[[Any], Any], value: Any) -> Any:
     try:
         return same(value)
-    except (ValueError, TypeError, ArithmeticError, LookupError):
+    except _ODD:
         return str(value)
 
 
@@ -295,13 +306,16 @@ def _as_bool(value: Any) -> bool:
     return bool(value)
 
 
+_EXACT = Context(prec=200_000)
+"""More digits than any database keeps in a number."""
+
+
 def _as_decimal(value: Any) -> str:
     number = Decimal(repr(value) if isinstance(value, float) else str(value))
     if not number.is_finite():
         return str(number)
-    text = f"{number:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text in ("-0", "") else text
+    text = f"{_EXACT.normalize(number):f}"
+    return "0" if text == "-0" else text
 
 
 def _as_float(value: Any) -> float | str:
