@@ -70,13 +70,21 @@ def _binary(came: Column, target: Column) -> str | None:
     return None if is_binary_equal(came, target) else ", not the same type"
 
 
-_TEXT_TO_MYSQL = frozenset({"int", "text", "date", "enum"})
+_SAME_AS_CSV = frozenset({"int", "text", "date", "enum"})
+_SAME_AS_TEXT = _SAME_AS_CSV | {"bool", "float", "decimal", "bytes", "time", "timestamp", "timestamptz", "uuid", "json"}
+"""Of these the sinks that take COPY's text, PostgreSQL and MySQL, read what both sources write."""
+
+
+def _lines(came: Column, target: Column) -> str | None:
+    if came.type.kind in _SAME_AS_TEXT and fit(came.type, target.type):
+        return None
+    return _text(came, target)
 
 
 def _text(came: Column, target: Column) -> str | None:
     if came.type.dialect == target.type.dialect:
         return None if fit(came.type, target.type) else ", which may not hold all its values"
-    if came.type.kind in _TEXT_TO_MYSQL and fit(came.type, target.type):
+    if came.type.kind in _SAME_AS_CSV and fit(came.type, target.type):
         return None
     return ", which is written in another way there"
 
@@ -85,7 +93,7 @@ def _as_arrow(came: Column, target: Column) -> str | None:
     return None
 
 
-_WHY = {"pg_binary": _binary, "pg_text": _text, "csv": _text, "arrow": _as_arrow, "rows": _as_arrow}
+_WHY = {"pg_binary": _binary, "pg_text": _lines, "csv": _text, "arrow": _as_arrow, "rows": _as_arrow}
 
 
 def misfits(came: Schema, target: Schema) -> Iterator[tuple[Column, Type, str]]:
