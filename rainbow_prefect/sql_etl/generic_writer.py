@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -51,6 +51,8 @@ _NAMED = re.compile(r"(?:column '|constraint failed: (?:[^ ]*\.)?)(?P<column>[^'
 
 class GenericWriter(Writer):
     """A database that SQLAlchemy knows."""
+
+    finds_bad_rows = True
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
@@ -98,15 +100,17 @@ class GenericWriter(Writer):
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
         made = [] if existing is not None else self.ddl(job)
-        table = ".".join(one for one in job.table if one)
-        match job.mode:
-            case "replace":
-                return [*made, f"DELETE FROM {table}", f"INSERT INTO {table}"]
-            case "append" | "fail":
-                return [*made, f"INSERT INTO {table}"]
-            case _:
-                keys = ", ".join(job.keys)
-                return [*made, f"INSERT INTO {STAGE}", f"{job.mode} from {STAGE} into {table} by {keys}"]
+        target = self._table(job)
+        if job.mode not in _NEEDS_STAGE:
+            emptied = [delete(target)] if job.mode == "replace" and existing is not None else []
+            return [*made, *map(self._written, [*emptied, insert(target)])]
+        stage = self._table(job, stage=True)
+        merging = [statement for _, statement in _merging(job, target, stage)]
+        return [*made, *map(self._written, [CreateTable(stage), insert(stage), *merging])]
+
+    def _written(self, statement: Any) -> str:
+        """A statement as people read it."""
+        return str(statement.compile(self._engine)).strip()
 
     def _table(self, job: Job, *, stage: bool = False) -> Table:
         schema, name = job.table
@@ -342,23 +346,9 @@ class GenericWriter(Writer):
         if job.mode not in _NEEDS_STAGE:
             self._append_stage(job, counts)
             return
-        same = and_(*[target.c[one] == stage.c[one] for one in job.keys])
-        there = select(1).select_from(target).where(same).correlate(stage).exists()
-        others = [one for one in job.schema.names if one not in job.keys]
-        if job.mode == "delete_insert":
-            matched = select(1).select_from(stage).where(same).correlate(target).exists()
-            counts.deleted = self._connection.execute(delete(target).where(matched)).rowcount
-        elif job.mode == "upsert" and others:
-            differs = or_(*[target.c[one].is_distinct_from(stage.c[one]) for one in others])
-            changed = select(1).select_from(stage).where(same, differs).correlate(target).exists()
-            values = {one: select(stage.c[one]).where(same).correlate(target).scalar_subquery() for one in others}
-            counts.updated = self._connection.execute(update(target).where(changed).values(values)).rowcount
-        names = list(job.schema.names)
-        wanted = select(*[stage.c[one] for one in names])
-        if job.mode != "delete_insert":
-            wanted = wanted.where(~there)
-        counts.inserted = self._connection.execute(insert(target).from_select(names, wanted)).rowcount
-        counts.written = counts.inserted + (counts.updated or 0)
+        for count, statement in _merging(job, target, stage):
+            setattr(counts, count, self._connection.execute(statement).rowcount)
+        counts.written = (counts.inserted or 0) + (counts.updated or 0)
         stage.drop(self._connection)
 
     def _append_stage(self, job: Job, counts: Counts) -> None:
@@ -482,6 +472,26 @@ class GenericWriter(Writer):
             self._connection.close()
         with contextlib.suppress(Exception):
             self._engine.dispose()
+
+
+def _merging(job: Job, target: Table, stage: Table) -> Iterator[tuple[str, Any]]:
+    """The statements that bring the rows from the stage into the table, each with what its number of rows counts."""
+    same = and_(*[target.c[one] == stage.c[one] for one in job.keys])
+    there = select(1).select_from(target).where(same).correlate(stage).exists()
+    others = [one for one in job.schema.names if one not in job.keys]
+    if job.mode == "delete_insert":
+        matched = select(1).select_from(stage).where(same).correlate(target).exists()
+        yield "deleted", delete(target).where(matched)
+    elif job.mode == "upsert" and others:
+        differs = or_(*[target.c[one].is_distinct_from(stage.c[one]) for one in others])
+        changed = select(1).select_from(stage).where(same, differs).correlate(target).exists()
+        values = {one: select(stage.c[one]).where(same).correlate(target).scalar_subquery() for one in others}
+        yield "updated", update(target).where(changed).values(values)
+    names = list(job.schema.names)
+    wanted = select(*[stage.c[one] for one in names])
+    if job.mode != "delete_insert":
+        wanted = wanted.where(~there)
+    yield "inserted", insert(target).from_select(names, wanted)
 
 
 def _now() -> str:

@@ -61,8 +61,26 @@ def test_it_tells_columns_the_way_and_all_statements_and_writes_nothing(shop: Sh
         "  )\n"
         "\n"
         "load\n"
-        "  INSERT INTO _rainbow_stage\n"
-        "  upsert from _rainbow_stage into orders by id\n"
+        "  CREATE TEMPORARY TABLE _rainbow_stage (\n"
+        '    "id" INTEGER,\n'
+        '    "day" date,\n'
+        '    "amount" REAL\n'
+        "  )\n"
+        '  INSERT INTO _rainbow_stage ("id", "day", "amount") VALUES (?, ?, ?)\n'
+        '  UPDATE "orders" SET "day"=(SELECT _rainbow_stage."day"\n'
+        "  FROM _rainbow_stage\n"
+        '  WHERE "orders"."id" = _rainbow_stage."id"), "amount"=(SELECT _rainbow_stage."amount"\n'
+        "  FROM _rainbow_stage\n"
+        '  WHERE "orders"."id" = _rainbow_stage."id") WHERE EXISTS (SELECT 1\n'
+        "  FROM _rainbow_stage\n"
+        '  WHERE "orders"."id" = _rainbow_stage."id" AND '
+        '("orders"."day" IS NOT _rainbow_stage."day" OR "orders"."amount" IS NOT _rainbow_stage."amount"))\n'
+        '  INSERT INTO "orders" ("id", "day", "amount") '
+        'SELECT _rainbow_stage."id", _rainbow_stage."day", _rainbow_stage."amount"\n'
+        "  FROM _rainbow_stage\n"
+        "  WHERE NOT (EXISTS (SELECT 1\n"
+        '  FROM "orders"\n'
+        '  WHERE "orders"."id" = _rainbow_stage."id"))\n'
     )
     assert sorted(one.name for one in shop.folder.iterdir()) == ["rainbow.yml", "shop.db"]
 
@@ -79,6 +97,7 @@ def test_it_tells_the_types_of_a_table_that_exists(shop: Shop, tell: Tell) -> No
         ("amount", "REAL", "REAL"),
     ]
     assert (found["lane"], found["ddl"]) == ("rows", [])
+    assert not any(one.startswith("CREATE TABLE") for one in found["statements"])
     assert shop.rows("select name from sqlite_master") == [("orders",)]
 
 
