@@ -77,12 +77,7 @@ class DuckWriter(Writer):
         ]
         if job.keys:
             columns.append(f"PRIMARY KEY ({', '.join(map(quoted, job.keys))})")
-        made = [f"CREATE TABLE {table} ({', '.join(columns)})"]
-        for one in job.schema.columns:
-            text = comment_of(one).replace("'", "''")
-            if text:
-                made.append(f"COMMENT ON COLUMN {table}.{quoted(one.name)} IS '{text}'")
-        return made
+        return [f"CREATE TABLE {table} ({', '.join(columns)})", *_comments(table, job.schema.columns)]
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
         first = [] if existing is not None else self.ddl(job)
@@ -107,6 +102,8 @@ class DuckWriter(Writer):
                 return False
             for statement in [*changes, *([] if existing is not None else self.ddl(job))]:
                 self._ask(statement, "the table cannot be made")
+            if changes and existing is not None:
+                self._existing = self.describe(job.table)
             self._prepare(job, existing)
         except BaseException:
             self.rollback()
@@ -303,10 +300,11 @@ class DuckWriter(Writer):
         return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
 
     def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
-        table = f"ALTER TABLE {quoted(*self._placed(job.table))}"
+        table = quoted(*self._placed(job.table))
         return [
-            *(f"{table} ADD COLUMN {quoted(one.name)} {spelled(one)}" for one in added),
-            *(f"{table} ALTER COLUMN {quoted(one.name)} TYPE {spelled(one)}" for one in widened),
+            *(f"ALTER TABLE {table} ADD COLUMN {quoted(one.name)} {spelled(one)}" for one in added),
+            *(f"ALTER TABLE {table} ALTER COLUMN {quoted(one.name)} TYPE {spelled(one)}" for one in widened),
+            *_comments(table, [*added, *widened]),
         ]
 
     def staged(self) -> str:
@@ -367,6 +365,12 @@ class DuckWriter(Writer):
         self.rollback()
         with contextlib.suppress(Exception):
             self._connection.close()
+
+
+def _comments(table: str, columns: Sequence[Column]) -> list[str]:
+    """What is said of columns, also what text holds that is no text."""
+    texts = [(quoted(one.name), comment_of(one).replace("'", "''")) for one in columns]
+    return [f"COMMENT ON COLUMN {table}.{name} IS '{text}'" for name, text in texts if text]
 
 
 def _taken(schema: Schema) -> Any:

@@ -520,6 +520,69 @@ def test_checks_see_the_rows_before_the_commit(session: Session) -> None:
     assert sql(session, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'orders'") == [(0,)]
 
 
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_rows_wait_in_a_stage_for_checks(session: Session, mode: Any) -> None:
+    load(session, job(mode, keys=("id",)), [(1, "a"), (2, "a")])
+    one = job(mode, run_key="run-2", stage=True, keys=("id",))
+    writer = ours.open_writer(URL, session)
+    assert writer.begin(one, writer.describe(one.table))
+    read = writer.write_rows([[(3, "b"), (4, None)]])
+
+    assert writer.query(f"SELECT count(*) FROM {writer.staged()} AS s WHERE s.name IS NULL") == [(1,)]
+    assert writer.do(writer.deletion(writer.staged(), "s.name IS NULL")) == 1
+    counts = writer.finish(Counts(read=read))
+    writer.commit(counts)
+    writer.close()
+
+    assert orders(session) == [(1, "a"), (2, "a"), (3, "b")]
+    assert counts.inserted == 1
+
+
+def test_columns_are_added_and_widened(session: Session) -> None:
+    load(session, job(), [(1, "a")])
+    numeric = Type("decimal", native="numeric", dialect="postgresql")
+    wide = Schema((Column("id", Type("int", bits=64)), Column("name", Type("text")), Column("n", numeric)))
+    one = job(schema=wide, run_key="run-2")
+    writer = ours.open_writer(URL, session)
+
+    changes = writer.alter(one, [wide["n"]], [wide["id"]])
+    assert writer.begin(one, writer.describe(one.table), changes)
+    writer.write_rows([[(2**40, "b", Decimal("1.10"))]])
+    writer.commit(writer.finish(Counts()))
+    existing = writer.describe(one.table)
+    writer.close()
+
+    assert orders(session) == [(1, "a", None), (2**40, "b", "1.10")]
+    assert existing is not None
+    assert [one.type.kind for one in existing.columns] == ["int", "text", "decimal"]
+
+
+def test_state_is_forgotten(session: Session) -> None:
+    load(session, job(), [(1, "a")], state={"cursor": 1})
+    writer = ours.open_writer(URL, session)
+
+    assert writer.forget(job()) == 1
+    assert writer.state(job()) == {}
+    assert writer.forget(job()) == 0
+    writer.close()
+    assert load(session, job(), [(1, "a")]) is None
+
+
+def test_who_only_looks_makes_no_file(session: Session) -> None:
+    looking = Session(root=session.root, only_looks=True)
+
+    writer = ours.open_writer(URL, looking)
+    assert writer.describe((None, "orders")) is None
+    writer.close()
+    assert list(session.root.iterdir()) == []
+
+    load(session, job(), [(1, "a")])
+    both = [ours.open_writer(URL, looking), ours.open_reader(URL, looking)]
+    assert both[0].describe((None, "orders")) is not None  # type: ignore[union-attr]
+    for one in both:
+        one.close()
+
+
 PG = "postgresql"
 HELD: list[tuple[Type, str, list[Any]]] = [
     (Type("decimal", native="numeric", dialect=PG), "VARCHAR", [Decimal("1.12345678901234567890"), Decimal("NaN")]),
