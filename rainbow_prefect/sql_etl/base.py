@@ -227,6 +227,8 @@ class Writer:
 
     dialect: str = ""
     rejected: Sequence[Rejected] = ()
+    finds_bad_rows: bool = False
+    """Whether it heeds `Job.most_rejected`; else NULL and doubled keys are looked for by checks before it would refuse them."""
 
     def describe(self, table: tuple[str | None, str]) -> Schema | None:
         """The columns of a table, None when it does not exist."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +15,7 @@ from ..errors import near
 from ..schema import Config, Count, Duration, Text, kind_of, wrong
 from .base import BadValue, Counts, Job, Refused, Rejected, Writer
 from .ledger import NAME as LEDGER
+from .types import Schema
 
 OnFail = Literal["fail", "warn", "quarantine"]
 
@@ -195,7 +196,7 @@ def look(
     for test in tests:
         if test.on_fail == "quarantine":
             found.rejected += _taken_out(test, job, writer, most_bad - len(found.rejected))
-    rows = counts.read - len(found.rejected)
+    rows = counts.read - counts.quarantined - len(found.rejected)
     findings = [*_of_rows(checks.rows, job, writer, counts, rows), *_of_tests(tests, writer)]
     findings += _of_ages(checks, writer)
     findings += _of_statements(checks, writer)
@@ -205,6 +206,38 @@ def look(
         shown = ".".join(one for one in job.table if one)
         raise BadValue(f"the rows for the table '{shown}' do not hold: {'; '.join(failed)}; nothing was written")
     return found
+
+
+def put_aside_refused(job: Job, existing: Schema, writer: Writer, *, most_bad: int) -> list[Rejected]:
+    """Take out the rows that a table would refuse, since they have no value where it wants one or a key that it has.
+
+    All rows with a key that comes more than once are taken out.
+
+    Raises:
+        BadValue: there are more than may be.
+    """
+    tests = [
+        _Test(one.name, "has no value", f"s.{writer.quoted(one.name)} IS NULL", "quarantine")
+        for one in existing.columns
+        if not one.nullable and one.name in job.schema
+    ]
+    if existing.keys and set(existing.keys) <= set(job.schema.names):
+        tests += _of_keys(existing.keys, job, writer)
+    found: list[Rejected] = []
+    for test in tests:
+        found += _taken_out(test, job, writer, most_bad - len(found))
+    return [replace(one, sqlstate="23502" if "has no value" in one.error else "23505") for one in found]
+
+
+def _of_keys(keys: Sequence[str], job: Job, writer: Writer) -> Iterator[_Test]:
+    listed = ", ".join(map(writer.quoted, keys))
+    twice = f"SELECT {listed} FROM {writer.staged()} GROUP BY {listed} HAVING count(*) > 1"
+    for name, where, what in (
+        ("d", f"({twice}) AS d", "comes more than once"),
+        ("t", f"{_name(job.table, writer)} AS t", "is in the table already"),
+    ):
+        same = " AND ".join(f"{name}.{writer.quoted(one)} = s.{writer.quoted(one)}" for one in keys)
+        yield _Test(", ".join(keys), what, f"EXISTS (SELECT 1 FROM {where} WHERE {same})", "quarantine")
 
 
 def refuse_columns(checks: Checks, job: Job) -> None:

@@ -291,7 +291,7 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         quality.before(order.quality, writer)
         counts = Counts(read=_pumped(prepared, reader, writer, session, moved.counts))
         counts.size_bytes = moved.counts.size_bytes
-        moved.counts, warnings = quality.finished(order.quality, job, writer, counts, session.say)
+        moved.counts, warnings = quality.finished(order.quality, job, prepared.existing, writer, counts, session.say)
         moved.warnings = [*prepared.warnings, *warnings]
         if session.stop.is_set():
             raise Cancelled("cancelled; nothing was written")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -77,7 +77,10 @@ def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, re
     if quality.puts_aside:
         made = (*made, *rejects.changes(job, writer))
     most = quality.max_bad_rows if quality.on_bad_row == "quarantine" else 0
-    needs_stage = checks is not None and existing is not None and checking.needs_stage(checks, job)
+    needs_stage = existing is not None and (
+        (checks is not None and checking.needs_stage(checks, job))
+        or (most > 0 and job.mode == "append" and not writer.finds_bad_rows)
+    )
     return Fitted(query, replace(job, stage=needs_stage, most_rejected=most), existing, made, warnings)
 
 
@@ -88,21 +91,27 @@ def before(quality: Quality, writer: Writer) -> None:
 
 
 def finished(
-    quality: Quality, job: Job, writer: Writer, counts: Counts, say: Callable[[str], None]
+    quality: Quality, job: Job, existing: Schema | None, writer: Writer, counts: Counts, say: Callable[[str], None]
 ) -> tuple[Counts, list[str]]:
     """Ask the checks, let the writer finish, put aside what is bad; gives the counts and the warnings.
+
+    `existing` are the columns of the table, None when it was made with this load.
 
     Raises:
         BadValue: a check does not hold, or too many rows are bad.
     """
     warnings: list[str] = []
     counts.quarantined = len(writer.rejected)
-    checked: Sequence[Rejected] = ()
+    checked: list[Rejected] = []
+    if existing is not None and job.stage and job.most_rejected and not writer.finds_bad_rows:
+        checked = checking.put_aside_refused(job, existing, writer, most_bad=quality.max_bad_rows)
+        counts.quarantined += len(checked)
     if quality.checks is not None:
         left = quality.max_bad_rows - counts.quarantined
         found = checking.look(quality.checks, job, writer, counts, most_bad=left, on_bad_row=quality.on_bad_row)
-        warnings, checked = found.warnings, found.rejected
-        counts.quarantined += len(checked)
+        warnings = found.warnings
+        checked += found.rejected
+        counts.quarantined += len(found.rejected)
     counts = writer.finish(counts)
     rejected = [*writer.rejected, *checked]
     if len(rejected) > quality.max_bad_rows:

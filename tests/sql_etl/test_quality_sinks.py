@@ -190,6 +190,29 @@ def test_more_bad_rows_than_allowed_leave_nothing(mart: Mart) -> None:
     assert not mart.has("t__rejected")
 
 
+def test_rows_that_the_table_would_refuse_are_put_aside(mart: Mart) -> None:
+    key = {"keys": ("id",), "mode": "append"}
+    mart("select id, email from orders where id = 1", of=key)
+    same = "insert into orders values (4, null, 1, null), (null, null, 2, 'n')"
+    with sqlite3.connect(mart.folder / "source.db") as db:
+        db.execute(same)
+    db.close()
+
+    refused(lambda: mart("select id, email from orders", of=key))
+    moved = mart("select id, email from orders", of=key, on_bad_row="quarantine")
+
+    assert mart.rows() == [(1, "a@x"), (2, "b@x"), (4, None)]
+    assert (moved.counts.read, moved.counts.written, moved.counts.quarantined) == (6, 2, 4)
+    state = "`sqlstate`" if "mysql" in mart.url else "sqlstate"
+    kept = mart.rows(f"select error, {state} from t__rejected order by 1")
+    assert kept == [
+        ("column 'id' comes more than once", "23505"),
+        ("column 'id' comes more than once", "23505"),
+        ("column 'id' has no value", "23502"),
+        ("column 'id' is in the table already", "23505"),
+    ]
+
+
 def test_statements_of_the_sink_are_part_of_the_load(mart: Mart) -> None:
     mart("select * from orders where id = 1")
 
