@@ -164,6 +164,8 @@ def _holds(source: Type, sink: Type) -> bool:
             return source.bits <= sink.bits
         case "decimal", "decimal":
             return _holds_decimal(source, sink)
+        case "bytes", "bytes" if sink.fixed:  # MySQL fills binary(n) with zeros
+            return source.fixed and source.length == sink.length
         case "bytes", "bytes":
             return sink.length is None or (source.length is not None and source.length <= sink.length)
         case (("time" | "timetz" | "timestamp" | "timestamptz" | "interval"), _) if source.kind == sink.kind:
@@ -220,7 +222,9 @@ def settled(came: Schema, existing: Schema | None) -> Schema:
     """
     return Schema(
         tuple(
-            replace(one, type=_settled(one.type, existing[one.name].type if existing and one.name in existing else None))
+            replace(
+                one, type=_settled(one.type, existing[one.name].type if existing and one.name in existing else None)
+            )
             for one in came.columns
         ),
         came.keys,

@@ -96,6 +96,7 @@ def db(mariadb: str) -> Iterator[Admin]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", WAYS)
 def test_worker_that_is_killed_and_its_retry_load_once(mariadb: str, db: Admin, way: str) -> None:
     place = Place(mariadb, db, way)

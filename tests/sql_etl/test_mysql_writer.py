@@ -102,6 +102,14 @@ def test_new_table_takes_all_that_comes_also_the_second_time(mariadb: str, db: A
     assert [one.name for one in cells().columns if fit(one.type, there[one.name].type) is None] == []
 
 
+def test_bytes_do_not_fit_a_column_that_fills_them_with_zeros() -> None:
+    fixed = Type("bytes", length=4, fixed=True, native="binary(4)", dialect="mariadb")
+
+    assert fit(Type("bytes", length=3), fixed) is None
+    assert fit(Type("bytes", length=4, fixed=True, dialect="mysql"), fixed) == "wider"
+    assert fit(fixed, Type("bytes")) == "wider"
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
