@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     for name in list(os.environ):
-        if name.startswith(_FOREIGN) and name not in ("RAINBOW_FUZZ", "AWS_CA_BUNDLE"):
+        if name.startswith(_FOREIGN) and name not in ("RAINBOW_FUZZ", "RAINBOW_ETL_KILLS", "AWS_CA_BUNDLE"):
             del os.environ[name]
     home = tempfile.mkdtemp(prefix="rainbow-tests-")
     os.environ |= {

@@ -39,6 +39,9 @@ select kind || ' ' || name from (
     union select 'security label of', relname from pg_class where oid = t.oid
         and exists (select from pg_seclabel where objoid = t.oid)
     union select 'replica identity of', relname from pg_class where oid = t.oid and relreplident <> 'd'
+    union select 'tablespace of', relname from pg_class where oid = t.oid and reltablespace <> 0
+    union select 'access method of', c.relname from pg_class c join pg_am m on m.oid = c.relam
+        where c.oid = t.oid and m.amname <> 'heap'
     union select 'persistence of', relname from pg_class where oid = t.oid and relpersistence <> 'p'
     union select 'type of', relname from pg_class where oid = t.oid and reloftype <> 0
 ) as ties(kind, name) order by 1
@@ -141,8 +144,12 @@ def _said(connection: Connection, table: Table) -> list[str]:
         "select format('ALTER TABLE %%s SET (%%s)', %s::text, array_to_string(reloptions, ', ')) from pg_class"
         " where oid = %s::regclass and reloptions is not null"
     )
+    samples = (
+        "select format('ALTER TABLE %%s ALTER COLUMN %%I SET STATISTICS %%s', %s::text, attname, attstattarget)"
+        " from pg_attribute where attrelid = %s::regclass and attnum > 0 and attstattarget >= 0 and not attisdropped"
+    )
     both = [table.quoted, table.quoted]
-    return [*_column(connection, comment, both), *_column(connection, settings, both)]
+    return [line for sql in (comment, settings, samples) for line in _column(connection, sql, both)]
 
 
 def _indexes(connection: Connection, table: Table, new: str) -> list[str]:

@@ -141,6 +141,7 @@ class PostgresWriter(Writer):
     def _ready(self, job: Job, existing: Schema | None, changes: Sequence[str]) -> Schema | None:
         """Refuse what cannot be done, and do what no transaction of a load can hold."""
         where = _shown((self._schema, job.table[1]))
+        self._run(f"SET lock_timeout = {round(self._lock_seconds() * 1000)}")
         rights.refuse_read_only(self._connection, where)
         if job.options.get("create_schema"):
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
@@ -175,7 +176,7 @@ class PostgresWriter(Writer):
             return self._described(self._schema, job.table[1])
 
     def _open(self) -> None:
-        self._run("BEGIN")
+        self._run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         self._is_begun = True
         self._run(f"SET LOCAL lock_timeout = {round(self._lock_seconds() * 1000)}")
         self._run(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_MINUTES}min'")

@@ -8,11 +8,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from decimal import Decimal
+from datetime import UTC, datetime
+from datetime import time as clock
+from decimal import Context, Decimal
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
 from rainbow_prefect.sql_etl import postgres_arrow
@@ -955,7 +959,8 @@ def test_replace_by_itself_swaps_what_stands_alone(sink: Sink) -> None:
         " union all select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 't'::regclass"
         " union all select reloptions::text, obj_description(oid) from pg_class where oid = 't'::regclass"
         " union all select col_description('t'::regclass, 2), pg_get_expr(adbin, adrelid) from pg_attrdef"
-        " where adrelid = 't'::regclass order by 1, 2"
+        " where adrelid = 't'::regclass union all select attname, attstattarget::text from pg_attribute"
+        " where attrelid = 't'::regclass and attnum > 0 order by 1, 2"
     )
     before = sink.rows(shape)
     old = sink.rows("select 't'::regclass::oid")
@@ -1086,3 +1091,63 @@ def test_failed_transaction_is_not_taken_for_a_commit(sink: Sink) -> None:
 
     assert str(error.value) == "table public.t: the transaction had failed and was rolled back; nothing was written"
     assert sink.rows("select to_regclass('t')") == [(None,)]
+
+
+# -- any values, any way
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+_VALUES: dict[str, tuple[Type, st.SearchStrategy[Any]]] = {
+    "i": (BIG, st.integers(-(2**63), 2**63 - 1)),
+    "f": (Type("float", bits=64, native="double precision", dialect="postgresql"), st.floats()),
+    "n": (
+        Type("decimal", precision=38, scale=10, native="numeric(38,10)", dialect="postgresql"),
+        st.integers(-(10**38) + 1, 10**38 - 1).map(lambda one: Decimal(one).scaleb(-10, Context(prec=60))),
+    ),
+    "t": (TEXT, _TEXTS | st.sampled_from(["\\N", "\\.", "NULL", '""', ",", "\r\n", "\\"])),
+    "y": (Type("bytes", native="bytea", dialect="postgresql"), st.binary(max_size=20)),
+    "b": (Type("bool", native="boolean", dialect="postgresql"), st.booleans()),
+    "d": (Type("date", native="date", dialect="postgresql"), st.dates()),
+    "m": (Type("time", native="time without time zone", dialect="postgresql"), st.times()),
+    "s": (Type("timestamp", native="timestamp without time zone", dialect="postgresql"), st.datetimes()),
+    "z": (
+        Type("timestamptz", native="timestamp with time zone", dialect="postgresql"),
+        st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.just(UTC)),
+    ),
+}
+
+
+def _same(row: tuple[Any, ...]) -> str:
+    """Equal for equal values only, with the sign of zero and the digits of decimals, whatever the zone is called."""
+    shown = [one.astimezone(UTC) if isinstance(one, datetime) and one.tzinfo else one for one in row]
+    return repr([one.replace(fold=0) if isinstance(one, datetime | clock) else one for one in shown])
+
+
+_ROW = st.tuples(*(values | st.none() for _, values in _VALUES.values()))
+
+
+@pytest.mark.parametrize("way", ["rows", "pgpq", "csv"])
+def test_any_values_come_as_they_are(sink: Sink, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rainbow_prefect.sql_etl.arrow_types import batches_of
+
+    kinds = {name: kind for name, (kind, _) in _VALUES.items() if way != "csv" or name != "y"}
+    at = [list(_VALUES).index(name) for name in kinds]
+    schema = Schema(tuple(Column(name, kind) for name, kind in kinds.items()))
+    if way == "csv":
+        monkeypatch.setattr(postgres_arrow, "find_spec", lambda name: None)
+    writer = sink.writer()
+    sink.run(f"create table t ({', '.join(f'{name} {kind}' for name, kind in kinds.items())})")
+
+    @settings(max_examples=40, deadline=None, database=None, phases=[Phase.generate])
+    @given(st.lists(_ROW, min_size=1, max_size=20))
+    def check(rows: Rows) -> None:
+        rows = [tuple(row[one] for one in at) for row in rows]
+        load = job("replace", uuid.uuid4().hex, schema=schema, options={"replace_strategy": "truncate"})
+        assert writer.begin(load, writer.describe((None, "t")))
+        read = (
+            writer.write_rows(iter([rows])) if way == "rows" else writer.write_batches(batches_of(iter([rows]), schema))
+        )
+        writer.commit(writer.finish(Counts(read=read)))
+
+        assert sorted(map(_same, sink.rows("select * from t"))) == sorted(map(_same, rows))
+
+    check()
