@@ -374,6 +374,4 @@ def file_system(storage: Mapping[str, Any]) -> Any:
         raise MissingExtra("s3:// paths", "s3") from None
     client = {name: storage[name] for name in ("endpoint_url", "region_name") if storage.get(name)}
     other = {name: value for name, value in storage.items() if name not in ("endpoint_url", "region_name")}
-    return s3fs.S3FileSystem(
-        client_kwargs=client, use_listings_cache=False, skip_instance_cache=True, default_fill_cache=False, **other
-    )
+    return s3fs.S3FileSystem(client_kwargs=client, use_listings_cache=False, default_fill_cache=False, **other)
