@@ -36,7 +36,9 @@ def postgres_database(server: str) -> Iterator[str]:
     try:
         yield f"{server.rpartition('/')[0]}/{name}"
     finally:
-        with psycopg.connect(server, autocommit=True) as admin:
+        # It waits for every session of the server, also for one of another test that nobody reads from.
+        with psycopg.connect(server, autocommit=True) as admin, contextlib.suppress(psycopg.errors.QueryCanceled):
+            admin.execute("set statement_timeout = '20s'")
             admin.execute(f"drop database {name} with (force)".encode())
 
 

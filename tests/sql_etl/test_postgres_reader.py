@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -852,7 +852,9 @@ def test_bytes_of_an_undeclared_encoding_are_told(postgres_server: str) -> None:
             rows(reader, "select convert_from('\\xe9'::bytea, 'SQL_ASCII') as a")
         reader.close()
     finally:
-        admin.execute(f"drop database {name} with (force)".encode())
+        with suppress(psycopg.errors.QueryCanceled):
+            admin.execute("set statement_timeout = '20s'")
+            admin.execute(f"drop database {name} with (force)".encode())
         admin.close()
 
 
