@@ -147,7 +147,8 @@ class FilesReader(Reader):
     # -- rows
 
     def lanes(self) -> tuple[Any, ...]:
-        return ("csv", "arrow", "rows") if self.dialect == "csv" and self._options.is_plain else ("arrow", "rows")
+        is_plain = self.dialect == "csv" and self._options.is_plain and not self._types
+        return ("csv", "arrow", "rows") if is_plain else ("arrow", "rows")
 
     def rows(self, query: Query, schema: Schema) -> Iterator[Rows]:
         return arrow_types.rows_of(self.batches(query, schema), schema)

@@ -89,11 +89,25 @@ def _text(came: Column, target: Column) -> str | None:
     return ", which is written in another way there"
 
 
+_READ_ALIKE = frozenset({"int", "text", "enum", "uuid", "json", "float"})
+"""Of these PostgreSQL takes no text of a file that it would round, cut or shift."""
+
+
+def _csv(came: Column, target: Column) -> str | None:
+    if target.type.dialect == "csv":
+        is_written = came.type.dialect == "postgresql" or (came.type.dialect == "csv" and came.type.kind == "text")
+        return None if is_written else ", whose text is not known to be that of COPY"
+    if came.type.dialect == "csv":
+        is_exact = came.type.kind in _READ_ALIKE and came.type.length is None
+        return None if is_exact else ", whose text the sink would read more loosely"
+    return _text(came, target)
+
+
 def _as_arrow(came: Column, target: Column) -> str | None:
     return None
 
 
-_WHY = {"pg_binary": _binary, "pg_text": _lines, "csv": _text, "arrow": _as_arrow, "rows": _as_arrow}
+_WHY = {"pg_binary": _binary, "pg_text": _lines, "csv": _csv, "arrow": _as_arrow, "rows": _as_arrow}
 
 
 def misfits(came: Schema, target: Schema) -> Iterator[tuple[Column, Type, str]]:

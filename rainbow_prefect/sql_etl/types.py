@@ -218,7 +218,8 @@ def _range(one: Type) -> tuple[int, int]:
 def settled(came: Schema, existing: Schema | None) -> Schema:
     """The columns with a type for each: of SQLite's expressions only the values are known, which may be none or all whole.
 
-    Such a column takes the type of the table's, when that has all such values; each value is looked at when it is read.
+    Such a column takes the type of the table's, when that has all such values; each value is looked at when it is read. So does
+    the text of files that have no types.
     """
     return Schema(
         tuple(
@@ -233,6 +234,8 @@ def settled(came: Schema, existing: Schema | None) -> Schema:
 
 
 def _settled(came: Type, target: Type | None) -> Type:
+    if came.dialect in ("csv", "jsonl") and target is not None and target.kind not in ("array", "other"):
+        return replace(target, native="", dialect=came.dialect)
     if came.dialect != "sqlite" or came.native:
         return came
     if came.kind == "other":  # no value at all

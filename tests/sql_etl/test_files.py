@@ -30,6 +30,9 @@ from pydantic import ValidationError
 from rainbow_prefect.sql_etl import arrow_types, csv_text, manifest
 from rainbow_prefect.sql_etl.base import BadValue, Counts, Job, Passing, Query, Refused, Session
 from rainbow_prefect.sql_etl.files import FilesSink, FilesSource
+from rainbow_prefect.sql_etl.lanes import choose
+from rainbow_prefect.sql_etl.move import Order, move
+from rainbow_prefect.sql_etl.sqlalchemy import SqlSink
 from rainbow_prefect.sql_etl.types import Column, Schema, Type
 
 from ..executors.ecs_stub import KEYS, moto_server
@@ -740,7 +743,8 @@ def test_folders_name_columns(session: Session) -> None:
     rows, lane = both(FilesSource(path="in/*/*.csv", types={"day": "date"}), session)
 
     assert rows == [("1", date(2024, 2, 29)), ("2", None)]
-    assert lane == b"1,2024-02-29\n2,\n"
+    assert lane == b""
+    assert both(FilesSource(path="in/*/*.csv"), session)[1] == b"1,2024-02-29\n2,\n"
 
 
 def test_json_lines_keep_every_digit(session: Session) -> None:
@@ -995,3 +999,64 @@ def test_bucket_that_is_not_there(session: Session, bucket: Any) -> None:
 
     assert str(told.value).startswith("'s3://there-is-none-of-this-name/x/orders' cannot be used")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+
+
+# -- with others, as `move` does it
+
+
+def test_untyped_csv_takes_the_types_of_the_table(session: Session) -> None:
+    put(session, "a.csv", 'id,amount,note\n7,1.5,\n8,,""\n')
+    target = SqlSink(url="duckdb:///shop.duckdb")
+    schema = Schema(
+        (
+            Column("id", Type("int", bits=64)),
+            Column("amount", Type("decimal", precision=5, scale=2)),
+            Column("note", Type("text")),
+        )
+    )
+    writer = target.open(session)
+    assert writer.begin(job(schema=schema), None)
+    writer.commit(writer.finish(Counts()))
+    writer.close()
+
+    moved = move(Order("n", "r", Query(), (None, "orders"), "append"), FilesSource(path="a.csv"), target, session)
+
+    assert (moved.engine, moved.counts.written) == ("arrow", 2)
+    read = target.as_source().open(session)
+    query = Query(table=(None, "orders"))
+    assert [row for some in read.rows(query, read.describe(query)) for row in some] == [
+        (7, Decimal("1.50"), None), (8, None, ""),
+    ]  # fmt: skip
+    read.close()
+    put(session, "b.csv", "id,amount\n7,1.555\n")
+    with pytest.raises(BadValue, match="^column 'amount', row 1: the value '1.555' cannot be decimal128"):
+        move(Order("n", "r2", Query(), (None, "orders"), "append"), FilesSource(path="b.csv"), target, session)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_to_files_once(session: Session, form: Any) -> None:
+    load(sink(), session, job(), [(1, ""), (2, None)])
+    order = Order("copy", "run", NUMBERS, (None, "orders"), "append")
+    target = sink(path="copy", format=form)
+
+    moved = [move(order, sink().as_source(), target, session) for _ in range(2)]
+
+    assert [one.skipped for one in moved] == [False, True]
+    assert rows_of(target.as_source(), session) == [(1, ""), (2, None)]
+
+
+def test_lanes_of_csv() -> None:
+    def why(came: Type, target: Type) -> bool:
+        columns = Schema((Column("a", came),)), Schema((Column("a", target),))
+        return choose(*columns, ("csv", "arrow", "rows"), ("csv", "arrow", "rows")).lane == "csv"
+
+    assert why(Type("int", bits=64, dialect="csv"), Type("int", bits=64, native="bigint", dialect="postgresql"))
+    assert why(
+        Type("timestamptz", native="timestamp with time zone", dialect="postgresql"), Type("timestamptz", dialect="csv")
+    )
+    assert not why(
+        Type("decimal", precision=5, scale=2, dialect="csv"),
+        Type("decimal", precision=5, scale=2, dialect="postgresql"),
+    )
+    assert not why(Type("date", dialect="csv"), Type("date", dialect="postgresql"))
+    assert not why(Type("int", bits=64, dialect="csv"), Type("int", bits=64, dialect="csv"))
