@@ -123,7 +123,7 @@ def lock(link: Link, name: str, doing: str) -> None:
     waited = 0.0
     while link.ask("select get_lock(%s, %s)", [name, _SLICE_SECONDS])[0][0] != "1":
         waited += _SLICE_SECONDS
-        if waited >= link.session.lock_timeout_seconds:
+        if waited >= link.lock_seconds:
             raise Passing(f"{doing}: another load is at it for {waited:g} s already")
 
 

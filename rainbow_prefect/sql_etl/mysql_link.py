@@ -31,6 +31,7 @@ class Link:
     def __init__(self, url: URL, session: Session, settings: Any, *, doing: str) -> None:
         self.session = session
         self.doing = doing
+        self.lock_seconds = float(getattr(settings, "lock_timeout_seconds", None) or session.lock_timeout_seconds)
         self._arguments = _arguments(url, session, settings)
         self._has_rows_under_way = False
         self.connection = self._opened()
@@ -52,7 +53,7 @@ class Link:
             raise told(error, self.doing) from None
 
     def _set(self, settings: Any) -> None:
-        seconds = max(1, round(getattr(settings, "lock_timeout_seconds", None) or self.session.lock_timeout_seconds))
+        seconds = max(1, round(self.lock_seconds))
         self.do(
             f"SET SESSION time_zone = '+00:00', net_read_timeout = {_LONG_SECONDS}, net_write_timeout = {_LONG_SECONDS},"
             f" wait_timeout = {_LONG_SECONDS}, innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds},"
