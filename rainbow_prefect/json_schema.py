@@ -109,6 +109,8 @@ def _types(name: str, registry: Registry, base: type[BaseModel], definitions: di
             del kinds[kind]
             continue
         own["properties"]["type"] = {"const": kind, "description": _first_line(model)}
+        if name == "Task" and "required" in own:  # `task_defaults` may have them
+            own["x-required"] = [key for key in own.pop("required") if key not in ("task", "type")]
         definitions[f"{name}:{kind}"] = own
         rules.append(
             {

@@ -138,7 +138,7 @@ def _types(
             continue
         own = definitions[f"{name}:{kind}"]
         properties = {key: one for key, one in own["properties"].items() if key not in common}
-        shown = {"properties": properties, "required": own.get("required", ())}
+        shown = {"properties": properties, "required": own.get("required", own.get("x-required", ()))}
         yield from _table(f"{title} `{kind}`", _text(registry[kind]), shown)
 
 
