@@ -290,6 +290,8 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
             raise Passing("another run moved the cursor of this task meanwhile")
         quality.before(order.quality, writer)
         counts = Counts(read=_pumped(prepared, reader, writer, session, moved.counts))
+        if reader.count is not None and reader.count != counts.read:
+            raise Passing(f"the source gave {reader.count} rows and {counts.read} came to the sink")
         counts.size_bytes = moved.counts.size_bytes
         moved.counts, warnings = quality.finished(order.quality, job, prepared.existing, writer, counts, session.say)
         moved.warnings = [*prepared.warnings, *warnings]

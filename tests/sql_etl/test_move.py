@@ -596,3 +596,14 @@ def test_an_expression_fits_a_table_by_its_values(shop: Shop) -> None:
         shop(sql.format(first).replace("amount * 2", "6"))
 
     assert [row[1] for row in shop.rows()] == [20.0, 41.0, 10.0, 6.0, 6.0, 15.0, 6.0, 6.0]
+
+
+def test_a_stream_that_ends_early_is_not_committed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rainbow_prefect.sql_etl.move._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(MemoryReader, "count", 3)
+
+    with pytest.raises(Passing) as caught:
+        shop(source=memory((1,), (2,), a=Type("int", bits=64)))
+
+    assert caught.value.message == "the source gave 3 rows and 2 came to the sink"
+    assert shop.rows("sqlite_master where type = 'table' and name = 'orders'") == []
