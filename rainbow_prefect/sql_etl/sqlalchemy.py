@@ -44,6 +44,12 @@ class SqlSource(Source):
         default=None, gt=0, description="Seconds after which the server ends a statement; absent: never."
     )
     lock_timeout_seconds: float = Field(default=30, gt=0, description="Seconds to wait for a lock.")
+    strict_rls: bool = Field(
+        default=True, description="PostgreSQL: fail where row-level security would hide rows, instead of reading fewer."
+    )
+    zero_date: Literal["error", "null"] = Field(
+        default="error", description="MySQL: what becomes of dates such as 0000-00-00."
+    )
 
     def open(self, session: Session) -> Reader:
         made: Reader = _function(self.url, "open_reader")(parsed(self.url), session, self)
