@@ -273,7 +273,9 @@ def _images(bench: Bench, name: str, *, count: int, files: int, kilobytes: int =
         source.mkdir()
         (source / "requirements.txt").write_text("# none\n")
         for module in range(files):
-            (source / f"module_{module}.py").write_text(f"# {name} {number} {module}\n" + "x = 1  # a line\n" * 63 * kilobytes)
+            (source / f"module_{module}.py").write_text(
+                f"# {name} {number} {module}\n" + "x = 1  # a line\n" * 63 * kilobytes
+            )
         lines.append(f"  - {{image: 'rainbow-bench/{name}-{number}:{os.getpid()}', source: code_{number}}}")
     (folder / "rainbow.yml").write_text("\n".join(lines) + "\n")
     return folder

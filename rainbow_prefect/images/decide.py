@@ -167,7 +167,10 @@ def content_of(one: Recipe) -> Content:
             "endpoints": made.get(DEFINITION, ""),
             "template": text,
         }
-    manifest = {"settings": {key: _short(value) for key, value in settings.items()}, "files": digests(files, folder=one.folder)}
+    manifest = {
+        "settings": {key: _short(value) for key, value in settings.items()},
+        "files": digests(files, folder=one.folder),
+    }
     manifest["files"] |= {name: _short(value) for name, value in packages.made.items() if value}
     return Content(files, packages, text, made, manifest)
 
