@@ -59,6 +59,7 @@ class Session:
     `name` says who it is to a server (application_name); `root` is the folder that relative paths start from; `stop`
     is set when the run is cancelled: whoever waits for a server must end within two seconds then. `say` takes one line
     for the log. `only_looks` is true for commands that write nothing: a sink is not made by opening it, nor locked.
+    `is_same`: source and sink are one database, which is read while it is written.
     """
 
     name: str = "rainbow"
@@ -68,6 +69,7 @@ class Session:
     statement_timeout_seconds: float | None = None
     lock_timeout_seconds: float = 30.0
     only_looks: bool = False
+    is_same: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class GenericWriter(Writer):
         self.rejected: list[Rejected] = []
         try:
             self._connection: Connection = engine.connect().execution_options(**{WRITES: True})
+            if self.dialect == "sqlite" and session.is_same:
+                # What does not fit into the cache would be written now, for which nobody may read the file.
+                raw: Any = self._connection.connection.dbapi_connection
+                raw.execute("PRAGMA cache_spill = OFF")
         except exc.SQLAlchemyError as error:
             raise told(error, "the sink cannot be opened") from None
 
@@ -137,8 +141,11 @@ class GenericWriter(Writer):
         self._target = self._table(job)
         self._fixes = {one.name: _fix(one, existing, self.dialect) for one in job.schema.columns}
         try:
-            self._make_ledger(job)
+            if self.dialect != "sqlite":
+                self._make_ledger(job)
             self._connection.begin()
+            if self.dialect == "sqlite":  # in the transaction: a commit would wait for a source in the same file
+                ledger(job.table[0]).create(self._connection, checkfirst=True)
             if not self._claim(job):
                 self._connection.rollback()
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -260,6 +261,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: int) -> Moved:
     begun = time.monotonic()
+    session = replace(session, is_same=_is_same(source, sink, session))
+    if session.is_same:
+        _refuse_itself(order, sink)
     reader = source.open(session)
     try:
         writer = sink.open(session)
@@ -273,6 +277,31 @@ def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: i
             writer.close()
     finally:
         reader.close()
+
+
+def _is_same(source: Source, sink: Sink, session: Session) -> bool:
+    urls = [getattr(one, "url", None) for one in (source, sink)]
+    if not all(isinstance(one, str) for one in urls):
+        return False
+    from .sqlalchemy import is_same
+
+    return is_same(str(urls[0]), str(urls[1]), session.root)
+
+
+def _refuse_itself(order: Order, sink: Sink) -> None:
+    """What one database cannot do to itself: a table is not replaced by what is read of it, which would wait for its own lock."""
+    shown = ".".join(one for one in order.table if one)
+    name = re.escape(order.table[1])
+    reads = order.query.table == order.table or re.search(rf"(?<!\w){name}(?!\w)", order.query.sql or "")
+    if order.mode == "replace" and reads:
+        raise Refused(
+            f"the query reads the table '{shown}' that it replaces; write into another table, or use `mode: upsert`"
+        )
+    if str(getattr(sink, "url", "")).startswith("duckdb"):
+        raise Refused(
+            "one task cannot read and write the same file of DuckDB; do it in one statement: a task of `type: sql` without "
+            "`sink`, `writes: true` and `statements: [CREATE OR REPLACE TABLE ... AS SELECT ...]`"
+        )
 
 
 def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, attempt: int, begun: float) -> Moved:
@@ -292,6 +321,7 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         counts = Counts(read=_pumped(prepared, reader, writer, session, moved.counts))
         if reader.count is not None and reader.count != counts.read:
             raise Passing(f"the source gave {reader.count} rows and {counts.read} came to the sink")
+        reader.close()  # SQLite commits when nobody reads, and no server is kept waiting
         counts.size_bytes = moved.counts.size_bytes
         moved.counts, warnings = quality.finished(order.quality, job, prepared.existing, writer, counts, session.say)
         moved.warnings = [*prepared.warnings, *warnings]

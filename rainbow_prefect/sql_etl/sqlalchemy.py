@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -148,3 +149,16 @@ def _function(url: str, name: str) -> Callable[..., Any]:
     module = _MODULES.get(found["dialect"].lower(), "generic") if found else "generic"
     made: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
     return made
+
+
+def is_same(one: str, other: str, root: Path) -> bool:
+    """Whether two URLs are those of one database; files are relative to `root`."""
+    return _database(one, root) == _database(other, root)
+
+
+def _database(text: str, root: Path) -> tuple[Any, ...]:
+    url = parsed(text)
+    dialect = _MODULES.get(url.get_backend_name(), url.get_backend_name())
+    if url.host is None and url.database and dialect in ("sqlite", "duckdb"):
+        return dialect, (root / url.database).resolve() if url.database != ":memory:" else object()
+    return dialect, url.host or "localhost", url.port, url.database

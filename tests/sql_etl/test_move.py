@@ -316,8 +316,9 @@ def test_a_row_that_the_table_refuses_leaves_it_as_it_was(shop: Shop) -> None:
         shop("select id, amount from orders")
 
     assert caught.value.message.startswith("the table 'orders' refuses rows 1 to 4: CHECK constraint failed")
+    assert shop.rows("sqlite_master where type = 'table'") != []
     assert shop.rows() == []
-    assert shop.rows(ledger.NAME) == []
+    assert shop.rows(f"sqlite_master where name = '{ledger.NAME}'") == []
 
 
 # -- types
@@ -607,3 +608,44 @@ def test_a_stream_that_ends_early_is_not_committed(shop: Shop, monkeypatch: pyte
 
     assert caught.value.message == "the source gave 3 rows and 2 came to the sink"
     assert shop.rows("sqlite_master where type = 'table' and name = 'orders'") == []
+
+
+# -- one database
+
+
+def test_a_file_may_be_source_and_sink(shop: Shop) -> None:
+    shop.sink = SqlSink(url=f"sqlite:///{shop.folder}/source.db", lock_timeout_seconds=2)
+    many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000) select i, 'text of ' || i as t from n"
+
+    shop(many, table=(None, "many"))
+    moved = shop("select i, t from many where i > 100000", table=(None, "half"), mode="upsert", keys=("i",))
+
+    assert moved.counts.written == 100_000
+    assert shop.said == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"sql": "select * from orders where id > 1"}, {"sql": 'select o.* from "orders" o'}, {"table": (None, "orders")}],
+)
+def test_a_table_is_not_replaced_by_what_is_read_of_it(shop: Shop, query: dict[str, Any]) -> None:
+    shop.sink = SqlSink(url="sqlite:///source.db")
+
+    with pytest.raises(Refused) as caught:
+        shop(query=Query(**query), mode="replace")
+
+    assert caught.value.message == (
+        "the query reads the table 'orders' that it replaces; write into another table, or use `mode: upsert`"
+    )
+
+
+def test_a_file_of_duckdb_is_not_read_and_written_by_one_task(shop: Shop) -> None:
+    shop.sink = SqlSink(url="duckdb:///x.duckdb")
+
+    with pytest.raises(Refused) as caught:
+        shop("select 1 as a", source=SqlSource(url=f"duckdb:///{shop.folder}/x.duckdb"))
+
+    assert caught.value.message == (
+        "one task cannot read and write the same file of DuckDB; do it in one statement: a task of `type: sql` without `sink`, "
+        "`writes: true` and `statements: [CREATE OR REPLACE TABLE ... AS SELECT ...]`"
+    )
