@@ -134,7 +134,7 @@ def test_every_case_runs_in_small() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("base_image")
 def test_every_case_with_docker_runs_in_small() -> None:
-    assert len(rows_of(*WITH_DOCKER)) == 9
+    assert len(rows_of(*WITH_DOCKER)) == 10
 
 
 def rows_of(*names: str) -> list[str]:

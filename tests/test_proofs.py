@@ -116,7 +116,7 @@ def test_a_broken_task_can_still_be_named(project: Project) -> None:
     text = tasks("task: make, type: nope", f"task: use, {PYTHON}, cmd: x, depends_on: [make], input: 'task:make'")
 
     assert [one.split(": ", 1)[1] for one in told(project({**CODE, "rainbow.yml": text}))] == [
-        "pipeline 'p', task 'make': unknown task type 'nope'; known: python, spark"
+        "pipeline 'p', task 'make': unknown task type 'nope'; known: python, spark, sql, sql_etl"
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import inspect
@@ -119,6 +118,8 @@ class FunctionReader(Reader):
         try:
             found = function(**self._source.arguments)
             if inspect.isawaitable(found):
+                import asyncio
+
                 found = asyncio.run(_awaited(found))
         except Exception as error:
             raise TaskFailed(f"{self._shown} failed: {self._told(error)}") from None

@@ -227,7 +227,7 @@ def test_days_are_those_of_python(day: date) -> None:
 
 @SLOW
 @given(
-    st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63) // 1000, 2**63 // 1000 - 1)
+    st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63 // 1000), 2**63 // 1000 - 1)
 )
 def test_intervals_keep_months_days_and_time_apart(months: int, days: int, micros: int) -> None:
     text = _calendar.text_of_interval(months, days, micros * 1000)
