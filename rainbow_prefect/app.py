@@ -43,7 +43,7 @@ from .schema import (
     wrong,
 )
 from .secrets import Secret
-from .sql_etl.base import AnySink, AnySource
+from .sql_etl.config import AnySink, AnySource
 from .tasks.base import AnyTask, Mount, Resources, Task, TaskSecret
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from .registry import Registry
 from .resolve import Resolved
 from .schema import Config
 from .secrets import Secret
-from .sql_etl.base import AnySink, AnySource
+from .sql_etl.config import AnySink, AnySource
 from .tasks.base import AnyTask
 from .variables import Lookup
 

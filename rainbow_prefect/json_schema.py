@@ -13,7 +13,7 @@ from .app import App
 from .executors.base import Executor
 from .observers.base import Observer
 from .registry import Registry, executors, observers, sinks, sources, tasks
-from .sql_etl.base import Sink, Source
+from .sql_etl.config import Sink, Source
 from .tasks.base import Task
 
 DIALECT = "http://json-schema.org/draft-07/schema#"

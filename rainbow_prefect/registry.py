@@ -217,5 +217,5 @@ def _origin(point: EntryPoint | Own) -> str:
 tasks = Registry("rainbow_prefect.tasks", "task")
 executors = Registry("rainbow_prefect.executors", "executor")
 observers = Registry("rainbow_prefect.observers", "observer")
-sources = Registry("rainbow_prefect.sources", "source", default="sqlalchemy", module="rainbow_prefect.sql_etl.base")
-sinks = Registry("rainbow_prefect.sinks", "sink", default="sqlalchemy", module="rainbow_prefect.sql_etl.base")
+sources = Registry("rainbow_prefect.sources", "source", default="sqlalchemy", module="rainbow_prefect.sql_etl.config")
+sinks = Registry("rainbow_prefect.sinks", "sink", default="sqlalchemy", module="rainbow_prefect.sql_etl.config")

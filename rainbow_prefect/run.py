@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from .executors.base import Executor
     from .secrets import Secrets
-    from .sql_etl.base import Sink, Source
+    from .sql_etl.config import Sink, Source
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from ..errors import RunError
 
 if TYPE_CHECKING:
     from ..executors.base import Executor
-    from ..sql_etl.base import Sink, Source
+    from ..sql_etl.config import Sink, Source
     from .executors import DockerExecutor, EcsExecutor, ExecutorBlock, KubernetesExecutor, ProcessExecutor
     from .sql import SqlBlock, SqlSink, SqlSource
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ..errors import CallError, MissingExtra, RunError, near
 from ..executors.base import Executor
-from ..sql_etl.base import Sink, Source
+from ..sql_etl.config import Sink, Source
 from .executors import BLOCKS, ExecutorBlock
 from .sql import SINKS, SOURCES, SqlBlock
 

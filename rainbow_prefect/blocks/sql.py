@@ -9,7 +9,8 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
 from ..sql_etl import sqlalchemy as databases
-from ..sql_etl.base import Reader, Session, Sink, Source, Writer
+from ..sql_etl.base import Reader, Session, Writer
+from ..sql_etl.config import Sink, Source
 from ..sql_etl.probe import probe
 from .base import SavedBlock
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from ..app import Pipeline
     from ..server import Connection
-    from ..sql_etl.base import Reader, Session, Sink, Source, Writer
+    from ..sql_etl.base import Reader, Session, Writer
+    from ..sql_etl.config import Sink, Source
     from ..sql_etl.move import Order
     from ..tasks.base import Task
 

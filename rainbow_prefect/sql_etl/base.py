@@ -1,4 +1,4 @@
-"""Source and Sink, what the open ones can do, and what a load is told; no database and no Prefect here."""
+"""What open sources and sinks can do, and what a load is told; no database and no Prefect here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import TaskFailed
-from ..registry import sinks, sources
-from ..schema import Config, Name
 
 if TYPE_CHECKING:
     import pyarrow
@@ -370,47 +366,3 @@ class Writer:
 
     def close(self) -> None:
         """End the session; never raises."""
-
-
-class Source(Config):
-    """Where rows come from: an entry of the root `sources`; a subclass has a `type`, its fields and `open`."""
-
-    source: Name | None = Field(default=None, description="The name by which a task's `source` finds it.")
-    type: str = Field(description="The type of the source.")
-
-    def open(self, session: Session) -> Reader:
-        """Connect.
-
-        Raises:
-            Passing: nobody answers.
-            Refused: the settings are wrong.
-        """
-        raise NotImplementedError
-
-
-class Sink(Config):
-    """Where rows go: an entry of the root `sinks`; a subclass has a `type`, its fields and `open`."""
-
-    sink: Name | None = Field(default=None, description="The name by which a task's `sink` finds it.")
-    type: str = Field(description="The type of the sink.")
-
-    def as_source(self) -> Source:
-        """The same as a source, to read what is there.
-
-        Raises:
-            Refused: it cannot be read.
-        """
-        raise Refused(f"a sink of type '{self.type}' cannot be read")
-
-    def open(self, session: Session) -> Writer:
-        """Connect.
-
-        Raises:
-            Passing: nobody answers.
-            Refused: the settings are wrong.
-        """
-        raise NotImplementedError
-
-
-AnySource = Annotated[Source, sources]
-AnySink = Annotated[Sink, sinks]

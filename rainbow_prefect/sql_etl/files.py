@@ -11,7 +11,8 @@ from pydantic import Field, SecretStr, model_validator
 
 from ..schema import Config, Text, wrong
 from . import encoders, manifest
-from .base import Query, Reader, Refused, Session, Sink, Source, Writer
+from .base import Query, Reader, Refused, Session, Writer
+from .config import Sink, Source
 from .csv_text import Csv
 from .encoders import Compression, Format
 

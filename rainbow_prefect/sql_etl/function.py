@@ -22,7 +22,8 @@ from pydantic import Field, model_validator
 from ..errors import TaskFailed, near
 from ..schema import Text, wrong
 from . import arrow_types
-from .base import BadValue, Query, Reader, Refused, Rows, Session, Source
+from .base import BadValue, Query, Reader, Refused, Rows, Session
+from .config import Source
 from .types import Column, Schema, Type
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import Cancelled, TaskFailed
 from . import quality
-from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Sink, Source, Writer
+from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Writer
+from .config import Sink, Source
 from .incremental import Incremental, window
 from .lanes import Choice, Engine, choose, misfits
 from .types import Schema, settled

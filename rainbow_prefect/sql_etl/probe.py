@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import TaskFailed
 from ..masking import Masker, secret_values
-from .base import Session, Sink, Source
+from .base import Session
+from .config import Sink, Source
 
 Ask = Callable[[str], Any]
 """Gives the one value of a statement."""

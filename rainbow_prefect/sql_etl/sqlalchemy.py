@@ -12,7 +12,8 @@ from pydantic import Field
 
 from ..errors import near
 from ..schema import Text
-from .base import Reader, Refused, Session, Sink, Source, Writer
+from .base import Reader, Refused, Session, Writer
+from .config import Sink, Source
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -12,7 +12,8 @@ from datetime import date, time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, TaskFailed
-from .base import Refused, Session, Source
+from .base import Refused, Session
+from .config import Source
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CallError, TaskFailed, near
-from .base import Sink, Source
+from .config import Sink, Source
 
 if TYPE_CHECKING:
     from ..run import Run

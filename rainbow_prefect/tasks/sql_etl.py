@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from ..errors import Cancelled, TaskFailed, TimedOut, near
 from ..schema import Config, Duration, Name, Text, kind_of, wrong
-from ..sql_etl.base import MODES, AnySink, AnySource, Mode, Query, Session, Sink, Source
+from ..sql_etl.base import MODES, Mode, Query, Session
+from ..sql_etl.config import AnySink, AnySource, Sink, Source
 from ..sql_etl.shape import Listed
 from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
 from .base import Flaw, Place, Task

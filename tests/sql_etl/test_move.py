@@ -13,7 +13,8 @@ import pytest
 
 from rainbow_prefect.errors import Cancelled, TaskFailed
 from rainbow_prefect.sql_etl import ledger
-from rainbow_prefect.sql_etl.base import BadValue, Passing, Query, Reader, Refused, Session, Source
+from rainbow_prefect.sql_etl.base import BadValue, Passing, Query, Reader, Refused, Session
+from rainbow_prefect.sql_etl.config import Source
 from rainbow_prefect.sql_etl.incremental import Incremental
 from rainbow_prefect.sql_etl.move import Moved, Order, move
 from rainbow_prefect.sql_etl.sqlalchemy import SqlSink, SqlSource
