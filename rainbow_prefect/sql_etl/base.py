@@ -167,7 +167,7 @@ class Reader:
         Raises:
             Refused: it is no single statement that gives rows, or may not be read; the text is the database's, with the place.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement describe()")
 
     def lanes(self) -> tuple[Lane, ...]:
         """The forms it can give, the fastest first; the last is `rows`."""
@@ -175,15 +175,15 @@ class Reader:
 
     def rows(self, query: Query, schema: Schema) -> Iterator[Rows]:
         """The rows, some at a time (about 4 MiB), through a server-side cursor."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement rows()")
 
     def chunks(self, query: Query, schema: Schema, lane: Lane) -> Iterator[bytes]:
         """The rows as bytes of a lane, in pieces of 128 KiB and more."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement chunks()")
 
     def batches(self, query: Query, schema: Schema) -> Iterator[pyarrow.RecordBatch]:
         """The rows as Arrow; the default makes them of `rows`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement batches()")
 
     def parts(self, query: Query, schema: Schema, split: Mapping[str, Any]) -> list[Part]:
         """The parts that `split` asks for, all of one snapshot.
@@ -195,11 +195,11 @@ class Reader:
 
     def value(self, sql: str) -> Any:
         """The one value that a statement gives, None for no row."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement value()")
 
     def literal(self, value: Any) -> str:
         """A value as this source's SQL writes it."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement literal()")
 
     def quoted(self, name: str) -> str:
         """A name as this source's SQL writes it, always quoted."""
@@ -230,7 +230,7 @@ class Writer:
 
     def describe(self, table: tuple[str | None, str]) -> Schema | None:
         """The columns of a table, None when it does not exist."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement describe()")
 
     def lanes(self) -> tuple[Lane, ...]:
         """The forms it can take, the fastest first; the last is `rows`."""
@@ -242,11 +242,11 @@ class Writer:
         Raises:
             Refused: this sink has no type that holds all its values.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement type_of()")
 
     def ddl(self, job: Job) -> list[str]:
         """The statements that make the table of the job."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement ddl()")
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
         """The statements of the load as people read them, for `explain`; nothing is done."""
@@ -260,19 +260,19 @@ class Writer:
         Raises:
             Refused: a right is missing, the keys have no column, ...; nothing was changed.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement begin()")
 
     def write_rows(self, rows: Iterable[Rows]) -> int:
         """Take all rows; gives how many came."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement write_rows()")
 
     def write_chunks(self, chunks: Iterable[bytes], lane: Lane) -> int:
         """Take bytes of a lane; gives how many rows came."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement write_chunks()")
 
     def write_batches(self, batches: Iterable[pyarrow.RecordBatch]) -> int:
         """Take Arrow; gives how many rows came."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement write_batches()")
 
     def finish(self, counts: Counts) -> Counts:
         """Bring the rows from the stage to the table, where there is a stage; check the keys.
@@ -284,11 +284,11 @@ class Writer:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask something within the transaction, for checks."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement query()")
 
     def staged(self) -> str:
         """The quoted name under which checks see the rows of this load before the commit: the stage, else the table."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement staged()")
 
     def do(self, sql: str) -> int:
         """Do something within the transaction; gives how many rows it was done to."""
@@ -356,7 +356,7 @@ class Writer:
 
         An unknown end (the connection was lost on the way) is looked up in the ledger on a new connection.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement commit()")
 
     def rollback(self) -> None:
         """Leave the sink as it was; never raises."""

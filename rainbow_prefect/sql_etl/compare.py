@@ -207,7 +207,7 @@ def _cut(ours: Rows, theirs: Rows) -> _Cut:
             ends += [
                 int(one) for what in ("min", "max") if (one := side.reader.value(_end(what, name, side))) is not None
             ]
-        except (TaskFailed, NotImplementedError, TypeError, ValueError):
+        except (TaskFailed, TypeError, ValueError):
             return _Cut()
     if not ends:
         return _Cut()

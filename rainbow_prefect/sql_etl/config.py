@@ -26,7 +26,7 @@ class Source(Config):
             Passing: nobody answers.
             Refused: the settings are wrong.
         """
-        raise NotImplementedError
+        raise TypeError(f"source type '{self.type}' does not implement open()")
 
 
 class Sink(Config):
@@ -52,7 +52,7 @@ class Sink(Config):
             Passing: nobody answers.
             Refused: the settings are wrong.
         """
-        raise NotImplementedError
+        raise TypeError(f"sink type '{self.type}' does not implement open()")
 
 
 AnySource = Annotated[Source, sources]
