@@ -178,7 +178,20 @@ class Proofs:
             written = getattr(made, key)
             if written is not None:
                 self.file((*site.keys, key), written, what)
+        if "@" in made.image and (made.source is not None or made.dockerfile is not None):
+            text = f"'{made.image}' names one finished image by its digest, so nothing can be built under that name"
+            self.tell((*site.keys, "image"), text, "remove the digest, or the `source`")
+        if made.credentials is not None:
+            self.credentials((*site.keys, "credentials"), made.credentials)
         self.endpoints(site.keys, made.endpoints, made.source)
+
+    def credentials(self, keys: Keys, name: str) -> None:
+        """What opens a registry is a block, or a secret that the file declares; a password is not shown again."""
+        if name.startswith(BLOCK) and not _BLOCK.match(name):
+            self.tell(keys, "that is not a reference to a block", "write `block:TYPE/NAME`")
+        elif not name.startswith(BLOCK) and "{{" not in name and name not in self.secrets:
+            hint = near(name, self.secrets, list_up_to=0) or "add one to the root `secrets`, and write its name here"
+            self.tell(keys, "that is not the name of a secret of this file", hint)
 
     def secret(self, site: Site) -> None:
         if site.made is not None and site.made.local_path_file is not None:

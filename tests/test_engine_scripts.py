@@ -114,7 +114,7 @@ def test_containers_of_dead_processes_end_with_the_session(
     docker_engine: docker.DockerClient, base_image: str, tmp_path: Path
 ) -> None:
     began, run_id = time.time() - 60, f"run-of-{tmp_path.parent.name}-{os.getpid()}"
-    labels = {"dead": f"{socket.gethostname()}:{2**22 + 1}:1", "living": owner(), "of-others": "elsewhere:1:1"}
+    labels = {"dead": f"{owner().split(':')[0]}:{2**22 + 1}:1", "living": owner(), "of-others": "elsewhere:1:1"}
     kept = {
         "kept": docker_engine.containers.create(
             base_image, "true", labels={FLOW_RUN: run_id, OWNER: labels["dead"], KEEP: "true"}

@@ -141,13 +141,24 @@ def owner() -> str:
 
 @lru_cache(maxsize=4)
 def _owner(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}:{started(pid)}"
+    return f"{_host()}:{pid}:{started(pid)}"
+
+
+def _host() -> str:
+    """Where process ids mean something: the host, and the number of its namespace of them where there are such.
+
+    Source: pid_namespaces(7).
+    """
+    try:
+        return f"{socket.gethostname()}/{(_PROC / 'self' / 'ns' / 'pid').stat().st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def is_gone(label: str) -> bool | None:
     """Whether the process of such a label is gone; None when it is of another machine."""
     host, _, rest = label.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdigit():
+    if host != _host() or not rest.isdigit():
         return None
     return started(int(rest)) != label.rpartition(":")[2]
 

@@ -20,6 +20,7 @@ _REFERENCE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[ =]?\s*(?:\"([
 _LOCAL = re.compile(
     r"\s*(?:(?:-e|--editable)[ =]?\s*)?((?:\.{1,2}(?:/[^\s;\[]*)?|[^\s;#@\[]*/[^\s;#@\[]*))(?:\[[^\]]*\])?\s*(?:[;#].*)?$"
 )
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,13 @@ def _of_requirements(folder: Path, name: str) -> Packages:
     return Packages(file=name, copied=tuple(files), is_empty=is_empty, with_code=with_code)
 
 
-def _lines(folder: Path, name: str, files: dict[str, None]) -> Iterator[tuple[Path, str]]:
+def _lines(folder: Path, name: str, files: dict[str, None], inside: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]]:
     """Every line of a requirements file and of those that it names, which are added to `files`."""
     path = folder / name
     relative = _below(folder, path)
+    if relative is not None and relative in inside:
+        circle = " -> ".join([*inside[inside.index(relative) :], relative])
+        raise RunError(f"the requirements files name each other in a circle: {circle}; remove one of these lines")
     if relative is None or relative in files or not path.is_file():
         return
     files[relative] = None
@@ -83,7 +87,7 @@ def _lines(folder: Path, name: str, files: dict[str, None]) -> Iterator[tuple[Pa
             written = found[1] or found[2] or found[3]
             named = _below(folder, path.parent / written)
             if named is not None:
-                yield from _lines(folder, named, files)
+                yield from _lines(folder, named, files, (*inside, relative))
             elif (path.parent / written).is_file() and not written.startswith("/"):  # that may be one of the base image
                 raise RunError(
                     f"{path} names '{written}', which is not in the source {folder}; copy it into that folder"
@@ -106,16 +110,24 @@ def _below(folder: Path, path: Path) -> str | None:
 def _of_pyproject(folder: Path) -> Packages:
     data = _toml(folder / PYPROJECT)
     project = _table(data, "project")
-    wanted = _texts(project, "dependencies")
+    tool = _table(data, "tool")
+    wanted = _of_uv(_texts(project, "dependencies"), _table(_table(tool, "uv"), "sources"))
     if not project:
-        poetry = _table(_table(_table(data, "tool"), "poetry"), "dependencies")
+        poetry = _table(_table(tool, "poetry"), "dependencies")
         wanted = [_of_poetry(name, value) for name, value in poetry.items() if name != "python"]
+    is_computed = "dependencies" in _texts(project, "dynamic")  # by the build system, so pip must ask it
+    if is_computed:
+        wanted = ["."]
     locked = sorted(_locked(folder))
     made = {REQUIREMENTS: "".join(f"{one}\n" for one in [*([f"-c {CONSTRAINTS}"] if locked else []), *wanted])}
     if locked:
         made[CONSTRAINTS] = "".join(f"{one}\n" for one in locked)
     return Packages(
-        copied=tuple(made), made=made, is_empty=not wanted, is_project="build-system" in data and bool(project)
+        copied=tuple(made),
+        made=made,
+        is_empty=not wanted,
+        with_code=is_computed,
+        is_project="build-system" in data and bool(project) and not is_computed,
     )
 
 
@@ -147,6 +159,35 @@ def _of_poetry(name: str, value: Any) -> str:
     if None in ranges:
         raise RunError(f"{PYPROJECT}: the dependency '{name}' cannot be read; write a {REQUIREMENTS} beside it")
     return f"{name}{extras}{','.join(map(str, ranges))}"
+
+
+def _of_uv(wanted: list[str], sources: Mapping[str, Any]) -> list[str]:
+    """The requirements, those that uv fetches from elsewhere with their place.
+
+    Source: "Dependency sources" of uv's documentation.
+    """
+    places = {_normal(name): source for name, source in sources.items()}
+    found = []
+    for one in wanted:
+        name = _NAME.match(one)
+        source = places.get(_normal(name[1])) if name else None
+        if name is None or source is None:
+            found.append(one)
+            continue
+        place = _place_of(source) if isinstance(source, Mapping) and "marker" not in source else ""
+        if not place:
+            raise RunError(
+                f"{PYPROJECT}: pip cannot fetch '{name[1]}' from where `tool.uv.sources` says; "
+                f"write a {REQUIREMENTS} beside it"
+            )
+        _, semicolon, marker = one.partition(";")
+        found.append(f"{name[1]}{name[2] or ''} @ {place}{' ; ' if semicolon else ''}{marker.strip()}")
+    return found
+
+
+def _normal(name: str) -> str:
+    """A name of a package as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _place_of(value: Mapping[str, Any]) -> str:

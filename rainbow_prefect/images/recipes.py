@@ -202,6 +202,11 @@ def _check(one: Recipe) -> None:
         "build_args": [*one.build_args.values()],
         "labels": [*one.labels.values()],
     }
+    if "@" in one.image and one.folder is not None:
+        raise CallError(
+            f"image '{one.image}': a digest names one finished image, so nothing can be built under that name; "
+            "remove the digest, or the `source`"
+        )
     for key, values in texts.items():
         if any(PLACEHOLDER.search(value) for value in values):
             raise CallError(

@@ -21,8 +21,9 @@ from tests.conftest import Done, Project, free_port, once
 from tests.executors.ecs_stub import KEYS, Fate, Stub, moto_server
 from tests.executors.kubernetes_api import Api, Fault
 
-GONE = f"{socket.gethostname()}:1:0"
+GONE = f"{owner().split(':')[0]}:1:0"
 ELSEWHERE = "another-host:1:0"
+ANOTHER_NAMESPACE = f"{socket.gethostname()}/1:1:0"
 
 
 @pytest.fixture(autouse=True)
@@ -86,20 +87,16 @@ def test_what_is_an_orphan(call: Call, make: Any, run_of: Any, docker_engine: An
     over = make(ELSEWHERE, run_of("completed"))
     live = make(ELSEWHERE, run_of("running"))
     mine = make(owner())
+    beside = make(ANOTHER_NAMESPACE)
     unknown = make(ELSEWHERE)
 
     found = removed(call)
 
     assert found[gone] == "the process that started it is gone"
     assert found[over] == "its run is over (completed)"
-    assert not {live, mine, unknown} & set(found)
-    assert [_is_there(docker_engine, one) for one in (gone, over, live, mine, unknown)] == [
-        False,
-        False,
-        True,
-        True,
-        True,
-    ]
+    assert not {live, mine, beside, unknown} & set(found)
+    assert [_is_there(docker_engine, one) for one in (gone, over)] == [False, False]
+    assert all(_is_there(docker_engine, one) for one in (live, mine, beside, unknown))
 
 
 def test_dry_run_removes_nothing(call: Call, make: Any, docker_engine: Any) -> None:

@@ -112,6 +112,54 @@ def test_a_lock_says_the_versions(project: Project, name: str, text: str) -> Non
     assert found.copied == ("requirements.txt", "rainbow-constraints.txt")
 
 
+def test_files_that_name_each_other_are_told(project: Project) -> None:
+    root = project({"requirements.txt": "-r a.txt\n", "a.txt": "rich\n-r b.txt\n", "b.txt": "-c a.txt\n"})
+
+    with pytest.raises(RunError, match=r"in a circle: a\.txt -> b\.txt -> a\.txt; remove one of these lines"):
+        packages_of(root, None)
+
+
+def test_a_file_may_be_named_twice(project: Project) -> None:
+    root = project(
+        {"requirements.txt": "-r a.txt\n-r b.txt\n", "a.txt": "-c c.txt\n", "b.txt": "-c c.txt\n", "c.txt": ""}
+    )
+
+    assert packages_of(root, None).copied == ("requirements.txt", "a.txt", "c.txt", "b.txt")
+
+
+def test_dependencies_that_the_build_system_computes_are_asked_of_it(project: Project) -> None:
+    text = '[project]\nname = "mine"\nversion = "1"\ndynamic = ["dependencies"]\n[build-system]\nrequires = ["setuptools"]\n'
+    found = packages_of(project({"pyproject.toml": text}), None)
+
+    assert found.made == {"requirements.txt": ".\n"}
+    assert (found.with_code, found.is_project, found.is_empty) == (True, False, False)
+
+
+def test_dependencies_that_uv_fetches_from_elsewhere(project: Project) -> None:
+    text = (
+        '[project]\nname = "mine"\nversion = "1"\n'
+        'dependencies = ["My_Tool[x]>=1; python_version > \'3\'", "wheel-of-it", "rich"]\n'
+        '[tool.uv.sources]\nmy-tool = {git = "https://git.example.com/tool", tag = "v1", subdirectory = "py"}\n'
+        'wheel_of_it = {url = "https://files.example.com/w-1-py3-none-any.whl"}\nother = {path = "../other"}\n'
+    )
+
+    assert packages_of(project({"pyproject.toml": text}), None).made["requirements.txt"].splitlines() == [
+        "My_Tool[x] @ git+https://git.example.com/tool@v1#subdirectory=py ; python_version > '3'",
+        "wheel-of-it @ https://files.example.com/w-1-py3-none-any.whl",
+        "rich",
+    ]
+
+
+@pytest.mark.parametrize("source", ['{path = "../rich"}', "{workspace = true}", '[{index = "a", marker = "b"}]'])
+def test_what_only_uv_can_fetch_is_told(project: Project, source: str) -> None:
+    root = project({"pyproject.toml": PROJECT + f"[tool.uv.sources]\nrich = {source}\n"})
+
+    with pytest.raises(
+        RunError, match=r"pip cannot fetch 'rich' from where `tool.uv.sources` says; write a requirements"
+    ):
+        packages_of(root, None)
+
+
 def test_dependencies_of_poetry(project: Project) -> None:
     text = (
         '[tool.poetry.dependencies]\npython = "^3.11"\na = "^1.2.3"\nb = "~2.3"\nc = "*"\nd = "1.0"\n'

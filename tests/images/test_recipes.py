@@ -91,6 +91,25 @@ def test_two_sources_of_one_image_are_a_call_error(project: Project) -> None:
     assert str(raised.value) == "image 'i' has two sources, 'web' and 'code'; give one of them another name"
 
 
+def test_nothing_is_built_under_a_digest(project: Project) -> None:
+    name = "app@sha256:" + 64 * "0"
+    task = f"{{task: t, type: python, image: '{name}', source: code, cmd: python a.py}}"
+    app = app_of(project, f"pipelines: [{{pipeline: p, tasks: [{task}]}}]\n")
+
+    with pytest.raises(CallError, match="a digest names one finished image, so nothing can be built under that name"):
+        recipes(app)
+
+
+def test_nothing_is_built_under_a_digest_of_the_images(project: Project) -> None:
+    name = "app@sha256:" + 64 * "0"
+    root = project({**FILES, "rainbow.yml": f"name: app\nimages:\n- image: '{name}'\n  source: code\n"})
+
+    (found,) = check(root).errors
+
+    assert (found.mark.line, found.mark.column) == (3, 10)
+    assert found.message == f"'{name}' names one finished image by its digest, so nothing can be built under that name"
+
+
 def test_a_secret_never_enters_an_image(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_of(
         project,
@@ -234,6 +253,11 @@ def test_what_is_no_name_of_an_image(name: str) -> None:
             "dockerfile: Dockerfile, build_cmd: b",
             "'build_cmd' and 'dockerfile' exclude each other; say it in the Dockerfile, or remove `dockerfile`",
         ),
+        (
+            "credentials: nosuch",
+            "that is not the name of a secret of this file; add one to the root `secrets`, and write its name here",
+        ),
+        ("credentials: 'block:x'", "that is not a reference to a block; write `block:TYPE/NAME`"),
     ],
 )
 def test_mistakes_are_told(project: Project, keys: str, told: str) -> None:
