@@ -96,12 +96,12 @@ def connect(*, tell: Tell = lambda text: None) -> Connection:
     if url := configured_url():
         if not _is_address(url):
             raise RunError(
-                f"'{_bare(url)}' is not the address of a Prefect server (PREFECT_API_URL); "
+                f"'{bare(url)}' is not the address of a Prefect server (PREFECT_API_URL); "
                 f"write one such as http://{HOST}:{PORT}/api, or unset it to use a local one"
             )
         if refusal := _refusal(url):
             raise RunError(
-                f"the Prefect server at {_bare(url)} does not answer ({refusal}); "
+                f"the Prefect server at {bare(url)} does not answer ({refusal}); "
                 "start it, or unset PREFECT_API_URL to use a local one"
             )
         return Connection(url, ui_url(url), "configured")
@@ -115,7 +115,7 @@ def configured_url() -> str | None:
     if settings := sys.modules.get("prefect.settings"):
         url = settings.get_current_settings().api.url
         return None if url is None or _ephemeral_url() == url else str(url)
-    url = _first_setting()
+    url = setting("PREFECT_API_URL", "api", "url")
     return url.rstrip("/") if url and url != _ephemeral_url() else None
 
 
@@ -126,19 +126,21 @@ def ui_url(api_url: str) -> str | None:
     if "//api.prefect.cloud" in api_url:
         url = api_url.replace("//api.prefect.cloud/api", "//app.prefect.cloud")
         return url.replace("/accounts/", "/account/").replace("/workspaces/", "/workspace/")
-    return _bare(api_url).removesuffix("/api")
+    return bare(api_url).removesuffix("/api")
 
 
-def _first_setting() -> str | None:
-    """Reads what Prefect would read, in its order: importing its settings costs 1.5 CPU seconds."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    if url := _dotenv().get("PREFECT_API_URL"):
-        return url
-    for file, keys in (("prefect.toml", ()), ("pyproject.toml", ("tool", "prefect"))):
-        if url := _below(_toml(Path(file)), *keys, "api", "url"):
-            return str(url)
-    return _profile().get("PREFECT_API_URL")
+def setting(name: str, *keys: str) -> str | None:
+    """A setting of Prefect by the name of its variable and by its keys in a file; None when nothing sets it.
+
+    Reads what Prefect would read, in its order: importing its settings costs 1.5 CPU seconds.
+    """
+    if value := os.environ.get(name) or _dotenv().get(name):
+        return value
+    for file, above in (("prefect.toml", ()), ("pyproject.toml", ("tool", "prefect"))):
+        if value := _below(_toml(Path(file)), *above, *keys):
+            return str(value)
+    value = _profile().get(name)
+    return None if value is None else str(value)
 
 
 def _dotenv() -> Mapping[str, str | None]:
@@ -190,6 +192,21 @@ def _use(api_url: str) -> None:
         context.refresh_global_settings_context()
 
 
+def lasting() -> Connection | None:
+    """The server that keeps what it is told: the configured one, else one on this machine; None when there is none.
+
+    Raises:
+        RunError: the configured server refuses connections.
+    """
+    return connect() if configured_url() else _local()
+
+
+def has_own_database() -> bool:
+    """Whether this process' settings give servers that it starts another database than SQLite."""
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    return any("sqlite" not in (setting(name, "server", "database", "connection_url") or "sqlite") for name in names)
+
+
 def _local() -> Connection | None:
     """A healthy server on this machine: ours, else any on Prefect's own port."""
     if server := running():
@@ -216,9 +233,9 @@ def _get(url: str, *, seconds: float = _ANSWER_SECONDS) -> Any:
     from urllib.parse import unquote
     from urllib.request import ProxyHandler, Request, build_opener
 
-    request = Request(_bare(url))  # noqa: S310  the address is a server's, never a file's
+    request = Request(bare(url))  # noqa: S310  the address is a server's, never a file's
     user = url.partition("//")[2].partition("/")[0].rpartition("@")[0]
-    if auth := unquote(user) or os.environ.get("PREFECT_API_AUTH_STRING"):
+    if auth := unquote(user) or setting("PREFECT_API_AUTH_STRING", "api", "auth_string"):
         request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
     handlers = [ProxyHandler({})] if url.startswith(f"http://{HOST}") else []
     with build_opener(*handlers).open(request, timeout=seconds) as answer:
@@ -267,7 +284,7 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _bare(url: str) -> str:
+def bare(url: str) -> str:
     """An address without user name and password."""
     scheme, slashes, rest = url.partition("//")
     host, slash, path = rest.partition("/")
@@ -333,7 +350,7 @@ def status() -> Status:
         uses = server.api_url
     if uses is None and _is_usable(default := f"http://{HOST}:{PORT}/api"):
         uses = default
-    return Status(state, server, _bare(uses) if uses else None)
+    return Status(state, server, bare(uses) if uses else None)
 
 
 def start(
