@@ -247,7 +247,7 @@ class Slice:
         run = self.run
         uid, gid = self.engine.user_of(self.image, self.user, container)
         data: Path | bytes = run.input.path if isinstance(run.input, Large) else run.input_bytes()
-        if not self.engine.is_writable(self.image, self.user) and not self.is_read_only:
+        if not self.engine.is_writable(self.image, self.user):
             yield from self._own_folder(container, uid, gid)
         for path in self._inputs():
             yield _Entry(PurePosixPath(path), data, 0o644, uid, gid)
@@ -261,7 +261,14 @@ class Slice:
         """The working directory belongs to the user of the container, as it does in the images that we build."""
         if self.work in (PurePosixPath("/"), PurePosixPath("/tmp")):  # noqa: S108
             return
-        if not self.engine.is_link(container, str(self.work)):
+        is_link = self.engine.is_link(container, str(self.work))
+        if self.is_read_only:  # there it is a volume, which has the owner that it has in the image
+            if is_link:
+                raise TaskFailed(
+                    f"the working directory {self.work} of the image is a link, where a container with `read_only` "
+                    "cannot write; name the folder itself as WORKDIR"
+                )
+        elif not is_link:
             yield _Entry(self.work, None, 0o755, uid, gid)
 
     def _needs_place(self) -> bool:

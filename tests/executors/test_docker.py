@@ -522,6 +522,19 @@ def test_read_only(bench: Bench) -> None:
     ]
 
 
+def test_read_only_with_a_link_as_working_directory_is_told(bench: Bench, images: Images, base_image: str) -> None:
+    image = images.built(
+        f"FROM {base_image}\nRUN mkdir -p /srv/real && ln -s /srv/real /work\nWORKDIR /work\nUSER 1234\n"
+    )
+
+    error = bench.failure(Command(shell="true", image=image), executor=Docker(read_only=True))
+
+    assert error.message == (
+        "the working directory /work of the image is a link, where a container with `read_only` cannot write; "
+        "name the folder itself as WORKDIR"
+    )
+
+
 def test_read_only_needs_a_working_directory(bench: Bench, base_image: str) -> None:
     error = bench.failure(Command(shell="true", image=base_image), executor=Docker(read_only=True))
 
