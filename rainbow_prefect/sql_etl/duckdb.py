@@ -20,7 +20,7 @@ _HOLDER = re.compile(r"lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)(?: 
 
 
 def open_reader(url: URL, session: Session, settings: Any = None) -> Reader:
-    """A reader of a file that exists; read only, so that several may read at once.
+    """A reader of a file that exists; read only, so that several may read at once, but where the same task writes it.
 
     Raises:
         Passing: another process writes to it.
@@ -28,7 +28,8 @@ def open_reader(url: URL, session: Session, settings: Any = None) -> Reader:
     """
     from .duckdb_reader import DuckReader
 
-    return DuckReader(lambda: connected(url, session, settings, read_only=True), session)
+    read_only = session.only_looks or not session.is_same  # DuckDB opens a file in one way for all of a process
+    return DuckReader(lambda: connected(url, session, settings, read_only=read_only), session)
 
 
 def open_writer(url: URL, session: Session, settings: Any = None) -> Writer:
@@ -113,8 +114,8 @@ def _unopened(error: Exception, file: Path, session: Session) -> TaskFailed:
         return Passing(f"the file '{file.name}' is held by another process; end it or wait")
     if "different configuration" in text:
         return Passing(
-            f"the file '{file.name}' is open in this process in another way, e.g. as source and sink of one task; "
-            "read and write it in two tasks, or in one statement"
+            f"the file '{file.name}' is open in this process in another way; let one task end before the other begins, "
+            "and give its source and sink the same `connect_args`"
         )
     if "not a valid DuckDB" in text:
         return Refused(f"the file '{file.name}' is no database of DuckDB")

@@ -264,7 +264,7 @@ def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: i
     begun = time.monotonic()
     session = replace(session, is_same=_is_same(source, sink, session))
     if session.is_same:
-        _refuse_itself(order, sink)
+        _refuse_itself(order)
     reader = source.open(session)
     try:
         writer = sink.open(session)
@@ -289,7 +289,7 @@ def _is_same(source: Source, sink: Sink, session: Session) -> bool:
     return is_same(str(urls[0]), str(urls[1]), session.root)
 
 
-def _refuse_itself(order: Order, sink: Sink) -> None:
+def _refuse_itself(order: Order) -> None:
     """What one database cannot do to itself: a table is not replaced by what is read of it, which would wait for its own lock."""
     shown = ".".join(one for one in order.table if one)
     name = re.escape(order.table[1])
@@ -297,11 +297,6 @@ def _refuse_itself(order: Order, sink: Sink) -> None:
     if order.mode == "replace" and reads:
         raise Refused(
             f"the query reads the table '{shown}' that it replaces; write into another table, or use `mode: upsert`"
-        )
-    if str(getattr(sink, "url", "")).startswith("duckdb"):
-        raise Refused(
-            "one task cannot read and write the same file of DuckDB; do it in one statement: a task of `type: sql` without "
-            "`sink`, `writes: true` and `statements: [CREATE OR REPLACE TABLE ... AS SELECT ...]`"
         )
 
 

@@ -709,7 +709,7 @@ def test_another_process_that_holds_the_file(session: Session) -> None:
         other.communicate()
 
 
-def test_source_and_sink_in_one_file(session: Session) -> None:
+def test_a_file_that_another_task_of_this_process_reads(session: Session) -> None:
     sql(session, "CREATE TABLE t (a INT)")
     reader = ours.open_reader(URL, session)
     try:

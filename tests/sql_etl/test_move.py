@@ -640,13 +640,18 @@ def test_a_table_is_not_replaced_by_what_is_read_of_it(shop: Shop, query: dict[s
     )
 
 
-def test_a_file_of_duckdb_is_not_read_and_written_by_one_task(shop: Shop) -> None:
-    shop.sink = SqlSink(url="duckdb:///x.duckdb")
+def test_a_file_of_duckdb_may_be_source_and_sink(shop: Shop) -> None:
+    url = f"duckdb:///{shop.folder}/x.duckdb"
+    shop.sink = SqlSink(url=url)
+    source = SqlSource(url=url)
+    given = memory(*((n, f"text of {n}") for n in range(50_000)), i=Type("int", bits=64), t=Type("text"))
+    shop(source=given, table=(None, "many"))
 
-    with pytest.raises(Refused) as caught:
-        shop("select 1 as a", source=SqlSource(url=f"duckdb:///{shop.folder}/x.duckdb"))
-
-    assert caught.value.message == (
-        "one task cannot read and write the same file of DuckDB; do it in one statement: a task of `type: sql` without `sink`, "
-        "`writes: true` and `statements: [CREATE OR REPLACE TABLE ... AS SELECT ...]`"
+    moved = shop(
+        "select i, t from many where i >= 25000", source=source, table=(None, "half"), mode="upsert", keys=("i",)
     )
+    again = shop("select i, upper(t) as t from half", source=source, table=(None, "half"), mode="upsert", keys=("i",))
+
+    assert moved.counts.written == 25_000
+    assert again.counts.updated == 25_000
+    assert shop.said == []
