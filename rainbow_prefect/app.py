@@ -26,6 +26,7 @@ from .errors import CallError, near
 from .executors.base import AnyExecutor, Executor
 from .observers.base import AnyObserver, Observer
 from .registry import executors, observers
+from .observers.alerts import AnyAlert
 from .schedule import cron_flaw, zone_flaw
 from .schema import (
     BuildArgs,
@@ -376,6 +377,9 @@ class Pipeline(Config):
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each parameter in a run that is given these, each as its type.
 
+    alerts: tuple[AnyAlert, ...] = Field(
+        default=(), description="Who is told when its runs fail, hang or recover; beside the `alerts` of the file."
+    )
         Raises:
             CallError: one is unknown, missing or of another type.
         """
@@ -730,3 +734,4 @@ def json_schema() -> dict[str, Any]:
     from .json_schema import json_schema as made
 
     return made()
+    alerts: tuple[AnyAlert, ...] = Field(default=(), description="Who is told when a run fails, hangs or recovers.")

@@ -25,6 +25,7 @@ COMMANDS = {
     "etl": "Look at the rows of a SQL task, compare them with the sink, see where it goes on.",
     "schedule": "Tell when a pipeline runs next.",
     "schema": "Print the JSON Schema of rainbow.yml, for editors.",
+    "alert": "Send a test message through the alerts of a pipeline.",
     "build": "Build the images whose code changed.",
     "run": "Run a pipeline now, as a Prefect run.",
     "retry": "Run again what did not complete in an earlier run.",

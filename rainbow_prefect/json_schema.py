@@ -11,8 +11,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from .app import App
 from .executors.base import Executor
+from .observers.alerts import Alert
 from .observers.base import Observer
-from .registry import Registry, executors, observers, sinks, sources, tasks
+from .registry import Registry, alerts, executors, observers, sinks, sources, tasks
 from .sql_etl.config import Sink, Source
 from .tasks.base import Task
 
@@ -37,6 +38,7 @@ def json_schema() -> dict[str, Any]:
     for name, registry, base in (("Task", tasks, Task), ("Executor", executors, Executor)):
         _types(name, registry, base, definitions)
     _types("Observer", observers, Observer, definitions)
+    _types("Alert", alerts, Alert, definitions)
     _types("Source", sources, Source, definitions)
     _types("Sink", sinks, Sink, definitions)
     pipeline["properties"]["tasks"]["items"] = {"$ref": "#/definitions/Task"}
@@ -45,6 +47,9 @@ def json_schema() -> dict[str, Any]:
     root["properties"]["sinks"]["items"] = {"$ref": "#/definitions/Sink"}
     for owner in (root, pipeline):
         owner["properties"]["observers"]["items"] = {"$ref": "#/definitions/Observer"}
+    tasks_of_all_types = [one for key, one in definitions.items() if key == "Task" or key.startswith("Task:")]
+    for owner in (root, pipeline, *tasks_of_all_types):
+        owner["properties"]["alerts"]["items"] = {"$ref": "#/definitions/Alert"}
     _services(service)
     for key in ("schedule", "schedule_interval"):
         _also(pipeline["properties"][key], {"type": "string"})

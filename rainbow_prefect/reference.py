@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .json_schema import PLACEHOLDER, json_schema
-from .registry import Registry, executors, observers, sinks, sources, tasks
+from .registry import Registry, alerts, executors, observers, sinks, sources, tasks
 
 INTRODUCTION = """\
 # YAML reference
@@ -27,8 +27,8 @@ section that is left empty is as absent.
 
 A file with `type: super` gives others defaults and runs nothing itself; `super: NAME` inherits from the one of that
 name, which may have a `super` itself. The nearest value wins: mappings are merged key by key, lists and single values
-are replaced. `executors`, `images`, `sources`, `sinks`, `volumes`, `secrets`, `metrics` and `monitoring` are merged by
-name. `pipelines` and `services` are not inherited.
+are replaced. `executors`, `images`, `sources`, `sinks`, `volumes`, `secrets`, `work_pools`, `alerts`, `metrics` and
+`monitoring` are merged by name. `pipelines` and `services` are not inherited.
 
 The tasks of a pipeline are the `before_tasks` of the outermost super first, then of the nearer ones and of the file
 itself, then its own, then the `after_tasks` the other way round. `tasks` in `pipeline_defaults` surround the
@@ -127,6 +127,9 @@ def reference() -> str:
     for name, title, text in _SECTIONS:
         parts += _table(title, text, definitions[name])
     return "\n".join(parts).rstrip() + "\n"
+    text = "Entries of `alerts` of a file, a pipeline or a task. These keys are those of every type."
+    parts += _table("Alerts", text, definitions["Alert"])
+    parts += _types("Alerts of type", "Alert", alerts, definitions, set(definitions["Alert"]["properties"]))
 
 
 def _types(

@@ -217,5 +217,6 @@ def _origin(point: EntryPoint | Own) -> str:
 tasks = Registry("rainbow_prefect.tasks", "task")
 executors = Registry("rainbow_prefect.executors", "executor")
 observers = Registry("rainbow_prefect.observers", "observer")
+alerts = Registry("rainbow_prefect.alerts", "alert", module="rainbow_prefect.observers.alerts")
 sources = Registry("rainbow_prefect.sources", "source", default="sqlalchemy", module="rainbow_prefect.sql_etl.config")
 sinks = Registry("rainbow_prefect.sinks", "sink", default="sqlalchemy", module="rainbow_prefect.sql_etl.config")

@@ -33,13 +33,13 @@ SECTIONS = frozenset(
     {"pipelines", "services", "images", "executors", "volumes", "secrets", "metrics", "monitoring", "variables"}
     | {"sources", "sinks"}
     | {"pipeline_defaults", "task_defaults", "service_defaults", "plugins", "observers", "env_vars", "tags", "labels"}
-    | {"owner", "description", "executor", "always_run", "super", "type"}
+    | {"owner", "description", "executor", "always_run", "super", "type", "alerts"}
 )
 """Root keys that are as absent when nothing is written after them."""
 
 SECTIONS_BELOW = frozenset(
     {"tasks", "parameters", "tags", "env_vars", "labels", "metrics", "observers", "mounts", "secrets", "variables"}
-    | {"depends_on", "endpoints", "resources", "build_args"}
+    | {"depends_on", "endpoints", "resources", "build_args", "alerts", "schedules", "job_variables"}
 )
 """The same below the root; there nothing also takes away what would be inherited."""
 
@@ -50,6 +50,8 @@ NAMED = {
     "secrets": "secret",
     "sources": "source",
     "sinks": "sink",
+    "work_pools": "work_pool",
+    "alerts": "alert",
 }
 """Root lists whose items are merged by name, with the key of the name."""
 

@@ -211,7 +211,9 @@ class Event:
     """Something that happened in a run; times are UTC seconds since 1970.
 
     `task` and `index` are None for events of the run, `index` is None for events of a task. `state`, `message` and
-    `seconds` are set by the `_finished` kinds; `count` is the number of slices; `line` is the text of a `log` event.
+    `seconds` are set by the `_finished` kinds; `count` is the number of slices; `line` is the text of a `log` event,
+    `progress` is how far a slice has come.
+    `tail` and `figures` are of `task_finished`: the last lines of the task, and what is counted of it (`FIGURES`).
     """
 
     kind: EventKind
@@ -282,6 +284,19 @@ class TaskReport:
 
     task: str
     state: str = "not_run"
+FIGURES = (
+    "slices_completed",
+    "slices_failed",
+    "slices_retried",
+    "rows",
+    "bytes",
+    "exit_code",
+    "queue_seconds",
+)
+"""What is counted of a task: its slices, the rows and bytes that it moved, its highest exit status, and the longest that
+one of its slices waited between the start of the task and its own."""
+
+
     message: str = ""
     seconds: float = 0.0
     output: Any = None
@@ -304,6 +319,9 @@ class TaskReport:
         }
 
 
+    tail: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    progress: Progress | None = None
 @dataclass
 class Report:
     """How a run ended; `tasks` in the order in which they started, those that never started last."""

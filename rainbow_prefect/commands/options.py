@@ -110,6 +110,23 @@ def load_pipeline(path: Path, name: str | None) -> Pipeline:
     return choose(named, name, "pipeline")
 
 
+def load_apps(path: Path, name: str | None = None) -> tuple[App, ...]:
+    """The apps of `PATH`; with `name` only the one that has this pipeline. Warnings go to stderr.
+
+    Raises:
+        ConfigError: any file is wrong, and no pipeline is named that loaded.
+        CallError: there is no such pipeline.
+    """
+    from .. import check
+
+    checked = check.check(path)
+    named = {one.pipeline: app for app in checked.apps for one in app.pipelines}
+    if checked.errors and name not in named:
+        raise ConfigError(checked.problems)
+    print_problems(checked.problems)
+    return tuple(checked.apps) if name is None else (choose(named, name, "pipeline"),)
+
+
 def quiet_prefect() -> None:
     """Keep Prefect's own log lines off the terminal; they still go to its API.
 

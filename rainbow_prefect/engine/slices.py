@@ -92,6 +92,7 @@ class Slice:
     output: Any = None
 
     @property
+    waited: float | None = None
     def index(self) -> int:
         return self.report.index
 
@@ -180,6 +181,7 @@ class StepRun:
             task_run_name=task_run_name,
             task_name=self.name,
             flow_run_name=self.world.run_id,
+        one.waited = time.monotonic() - self.began if one.waited is None else one.waited
             flow_name=self.world.plan.pipeline.pipeline,
         )
         try:
@@ -378,8 +380,33 @@ class StepRun:
         if self.world.stopped is not None and all(one.report.state in ("not_run", self.world.stopped) for one in bad):
             return f"{done} of {total} slices completed; {self.world.message or self.world.stopped}"
         failed = [one for one in bad if one.report.state != "not_run"]
+            tail=tuple(self.tail)[-_TOLD_LINES:],
+            figures=self._figures(done, len(bad)),
         parts = [
             f"{self.name}[{one.index}] (input {self._shown(one.report.input)}): {one.report.message}"
+    def _figures(self, done: int, failed: int) -> dict[str, float]:
+        """What is counted of it, for observers; see `run.FIGURES`."""
+        reports = [one.report for one in self.slices]
+        outputs = [one.output for one in self.slices if isinstance(one.output, dict)]
+        return {
+            "slices_completed": done,
+            "slices_failed": failed,
+            "slices_retried": sum(max(0, one.attempts - 1) for one in reports),
+            "rows": sum(_number(one, "rows_written", "rows") for one in outputs),
+            "bytes": sum(_number(one, "bytes") for one in outputs),
+            "exit_code": max((one.exit_code or 0 for one in reports), default=0),
+            "queue_seconds": max((one.waited or 0.0 for one in self.slices), default=0.0),
+        }
+
+    def _end(self) -> None:
+        """Let the task give back what it took; the slices are as they are."""
+        if self._task is None:
+            return
+        try:
+            self._task.end(self.world.run_id)
+        except Exception:
+            logger.warning("task '%s' could not clean up", self.name, exc_info=True)
+
             for one in failed[:_SHOWN_FAILURES]
         ]
         more = [f"and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
@@ -433,6 +460,12 @@ def _words(error: BaseException) -> str:
     except Exception:  # an exception may be as broken as what raised it
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+def _number(output: Mapping[str, Any], *keys: str) -> float:
+    """The first of these of an output that is a number."""
+    found = (output.get(key) for key in keys)
+    return next((one for one in found if isinstance(one, int | float) and not isinstance(one, bool)), 0)
+
 
 
 def duration(seconds: float) -> str:

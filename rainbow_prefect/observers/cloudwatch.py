@@ -67,29 +67,40 @@ class CloudWatch(Metrics):
             raise RunError("metrics.namespace is empty; CloudWatch needs one")
         if not (self.region or _has_settings()):
             raise RunError("no AWS settings found; set AWS_DEFAULT_REGION and credentials (aws configure)")
-        try:
-            import boto3
-            import botocore.session
-            from botocore.config import Config
-        except ImportError:
-            raise MissingExtra("the metrics backend 'cloudwatch'", "aws") from None
-        found = botocore.session.Session()
-        found.set_config_variable("metadata_service_timeout", 1)  # off EC2 nobody answers
-        found.set_config_variable("metadata_service_num_attempts", 1)
-        session = boto3.Session(botocore_session=found, region_name=self.region or os.environ.get("AWS_REGION") or None)
-        if not session.region_name:
-            raise RunError("no AWS region found; set AWS_DEFAULT_REGION")
-        if session.get_credentials() is None:
-            raise RunError("no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (aws configure)")
-        return session.client(
-            "cloudwatch",
-            endpoint_url=self.endpoint_url,
-            config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                retries={"total_max_attempts": 2, "mode": "standard"},
-            ),
-        )
+        return client("cloudwatch", self.region, self.endpoint_url)
+
+
+def client(service: str, region: str | None, endpoint_url: str | None) -> Any:
+    """A client of boto3 that gives up after seconds.
+
+    Raises:
+        RunError: there is no region, or there are no credentials.
+        MissingExtra: boto3 is not installed.
+    """
+    try:
+        import boto3
+        import botocore.session
+        from botocore.config import Config
+    except ImportError:
+        what = "the metrics backend 'cloudwatch'" if service == "cloudwatch" else f"the alert type '{service}'"
+        raise MissingExtra(what, "aws") from None
+    found = botocore.session.Session()
+    found.set_config_variable("metadata_service_timeout", 1)  # off EC2 nobody answers
+    found.set_config_variable("metadata_service_num_attempts", 1)
+    session = boto3.Session(botocore_session=found, region_name=region or os.environ.get("AWS_REGION") or None)
+    if not session.region_name:
+        raise RunError("no AWS region found; set AWS_DEFAULT_REGION")
+    if session.get_credentials() is None:
+        raise RunError("no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (aws configure)")
+    return session.client(
+        service,
+        endpoint_url=endpoint_url,
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": 2, "mode": "standard"},
+        ),
+    )
 
 
 def _has_settings() -> bool:

@@ -99,7 +99,7 @@ class Unusable(Observer):
 def observers_of(
     app: App, pipeline: Pipeline, render: Callable[[Any], Any] = lambda observer: observer
 ) -> list[Observer]:
-    """Fresh observers for one run: the metrics backends of the pipeline, else of the app, and all `observers` of both.
+    """Fresh observers for one run: the metrics backends of the pipeline, else of the app, all `observers`, all `alerts`.
 
     `render` puts secrets into their fields (`Secrets.render`); what it raises becomes a warning of the run.
     """
@@ -109,7 +109,20 @@ def observers_of(
         made += [_backend(one, namespace) for one in _field(metrics, "backends") or ()]
     for declared in (getattr(app, "observers", ()), getattr(pipeline, "observers", ())):
         made += [_fresh(one) for one in declared or ()]
+    made += _alerts(app, pipeline)
     return [_rendered(one, render) for one in made]
+
+
+def _alerts(app: App, pipeline: Pipeline) -> Iterator[Observer]:
+    """The alerts of the file and the pipeline, those of the pipeline in place of those of the same name; and of tasks."""
+    own = getattr(pipeline, "alerts", ())
+    names = {one.alert for one in own if one.alert}
+    of_file = [one for one in getattr(app, "alerts", ()) if one.alert not in names]
+    for index, one in enumerate([*of_file, *own]):
+        yield one.told_as(one.alert or f"{one.type}-{index}")
+    for task in getattr(pipeline, "tasks", ()):
+        for index, one in enumerate(getattr(task, "alerts", ())):
+            yield one.told_as(one.alert or f"{one.type}-{index}", task.task)
 
 
 def _rendered(observer: Observer, render: Callable[[Any], Any]) -> Observer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from ..registry import tasks
+from ..registry import alerts, tasks
 from ..schema import Config, Count, EnvVars, Minutes, Name, Positive, Seconds, Text, wrong
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ Share = Annotated[
 ]
 """A part of a whole, `95%` or `0.95`."""
 
+_AnyAlert = Annotated[Config, alerts]
+
 
 class Task(Config):
     """One step of a pipeline: the YAML keys that every type has, and `run` for one slice of its input.
@@ -203,6 +205,9 @@ class Task(Config):
     request_memory: Text | None = Field(default=None, description="Memory that a container is promised.")
     limit_cpu: Text | None = Field(default=None, description="CPUs that a container may use at most.")
     limit_memory: Text | None = Field(default=None, description="Memory that a container may use at most.")
+    alerts: tuple[_AnyAlert, ...] = Field(
+        default=(), description="Who is told when this task fails, hangs or recovers."
+    )
 
     def run(self, run: Run) -> Any:
         """Do the work of one slice and return its output: JSON data, `Large`, or None.
