@@ -12,6 +12,7 @@ removal, or a run with an `idempotency_key`.
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -85,6 +86,11 @@ class Api:
         """The JSON answer to a request that may be sent twice; raises as `get`."""
         return self._ask("POST", path, data)
 
+    def make(self, path: str, data: Any) -> tuple[Any, bool]:
+        """As `post`, for what is made unless it is there: its JSON, and whether this request made it."""
+        answer = self._send("POST", path, data)
+        return self._read(answer, "POST", path), answer.status_code == 201
+
     def patch(self, path: str, data: Any) -> Any:
         """The JSON answer to a change; raises as `get`."""
         return self._ask("PATCH", path, data)
@@ -119,6 +125,15 @@ class Api:
             if len(page) < size:
                 return found
 
+    def variable(self, name: str) -> Any:
+        """The value of a Prefect Variable, else of the environment; None without either."""
+        try:
+            return self.get(f"variables/name/{quote(name, safe='')}")["value"]
+        except ApiError as error:
+            if error.status not in (404, 422):
+                raise
+            return os.environ.get(name)
+
     @property
     def version(self) -> str:
         """The version of Prefect that the server runs; '' for Prefect Cloud, which has none."""
@@ -129,15 +144,15 @@ class Api:
                 return ""
             raise
 
-    def each(self, work: Callable[[T], None], items: Sequence[T], *, stop: threading.Event | None = None) -> None:
+    def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
         """Do the work for each item: a few at once, or one at a time on a server that keeps its data in SQLite.
 
-        After the first failure, or once `stop` is set, nothing more is begun; what is under way is waited for.
+        After the first failure nothing more is begun; what is under way is waited for.
 
         Raises:
             The first error of `work`.
         """
-        ended = stop or threading.Event()
+        ended = threading.Event()
         errors: list[BaseException] = []
         turn = threading.Lock()
 
@@ -159,7 +174,11 @@ class Api:
                 one(item)
         else:
             with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-                list(pool.map(one, items))
+                try:
+                    list(pool.map(one, items))
+                except BaseException:
+                    ended.set()
+                    raise
         if errors:
             raise errors[0]
 
@@ -170,6 +189,9 @@ class Api:
         return self.is_busy or (own is not None and own.api_url == self.url and not server.has_own_database())
 
     def _ask(self, method: str, path: str, data: Any = None) -> Any:
+        return self._read(self._send(method, path, data), method, path)
+
+    def _send(self, method: str, path: str, data: Any) -> httpx.Response:
         content = None if data is None else json.dumps(data, ensure_ascii=False).encode()
         for attempt in range(_TRIES):
             try:
@@ -186,7 +208,7 @@ class Api:
                 break
             self.is_busy = True
             _pause(attempt, answer.headers.get("Retry-After"))
-        return self._read(answer, method, path)
+        return answer
 
     def _read(self, answer: httpx.Response, method: str, path: str) -> Any:
         if answer.is_success:
@@ -214,7 +236,7 @@ class Api:
             answer = self._client.get(f"csrf-token?client={quote(name)}")
             if not answer.is_success:
                 return False
-            self._client.headers |= {"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]}
+            self._client.headers.update({"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]})
             return True
 
 

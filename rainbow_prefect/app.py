@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainValidator,
@@ -22,11 +23,12 @@ from pydantic import (
     model_validator,
 )
 
+from .deployment import AnyCode, AnyConcurrencyLimit, JobVariables, PoolName, Slug, WorkPool
 from .errors import CallError, near
 from .executors.base import AnyExecutor, Executor
+from .observers.alerts import AnyAlert
 from .observers.base import AnyObserver, Observer
 from .registry import executors, observers
-from .observers.alerts import AnyAlert
 from .schedule import cron_flaw, zone_flaw
 from .schema import (
     BuildArgs,
@@ -34,6 +36,7 @@ from .schema import (
     Count,
     EnvVars,
     ImageName,
+    Many,
     Minutes,
     Name,
     Positive,
@@ -223,6 +226,11 @@ class Schedule(Config):
         description="The IANA time zone of the cron text, e.g. `Europe/Berlin`.",
         json_schema_extra={"type": "string"},
     )
+    slug: Slug | None = Field(
+        default=None, description="What tells it from the others when its time changes; absent: its place in the list."
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="What its runs are given.")
+    active: bool = Field(default=True, description="Whether it starts runs once it is deployed.")
 
 
 def _text(value: Any) -> str:
@@ -296,14 +304,40 @@ AnyMetrics = Annotated[tuple[Metrics, ...], BeforeValidator(_metrics)]
 
 
 class Monitoring(Config):
-    """The section of the predecessor; accepted as it is written there."""
+    """The section of the predecessor: what it asks for is done by our metrics backends and alerts."""
 
-    metrics_backends: tuple[dict[str, Any], ...] = Field(default=(), description="Metrics backends.")
-    alerts_backends: tuple[dict[str, Any], ...] = Field(default=(), description="Alerts backends.")
-    alerts: tuple[dict[str, Any], ...] = Field(default=(), description="Alerts.")
+    metrics_backends: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Metrics backends; of type `aws_cloudwatch`, with `namespace` and `AWS_REGION_NAME`."
+    )
+    alerts_backends: tuple[dict[str, Any], ...] = Field(
+        default=(),
+        description="Alerts backends; of type `aws_cloudwatch`, with `alarm_actions` and `ok_actions`: ARNs of SNS topics.",
+    )
+    alerts: tuple[dict[str, Any], ...] = Field(default=(), description="Alerts, as in the section `alerts`.")
 
 
 # -- pipelines
+
+
+RELOADING = (
+    Parameter(
+        name="full_refresh",
+        type="bool",
+        default=False,
+        description="Incremental loads begin anew, and what their tables have of earlier ones goes.",
+    ),
+    Parameter(
+        name="load_from",
+        default="",
+        description="Incremental loads read again what has at least this cursor; where they go on stays as it is.",
+    ),
+    Parameter(
+        name="load_to",
+        default="",
+        description="As `load_from`: the first cursor that is not read again.",
+    ),
+)
+"""What each run of a pipeline may be given that has incremental loads; a parameter of its own by such a name is taken for it."""
 
 
 class Pipeline(Config):
@@ -320,9 +354,20 @@ class Pipeline(Config):
     schedule_interval: AnySchedule | None = Field(
         default=None, description="The older spelling of `schedule`, which it wins over."
     )
+    schedules: tuple[AnySchedule, ...] = Field(default=(), description="More than one `schedule`.")
     start_date: StartDate | None = Field(
         default=None, description="The date or time before which it is not started by its schedule."
     )
+    concurrency_limit: AnyConcurrencyLimit | None = Field(
+        default=None, description="The most runs at once: a number, or `{limit, collision_strategy}`."
+    )
+    work_pool: PoolName | None = Field(
+        default=None, description="The work pool that its deployment runs in; absent: that of the file."
+    )
+    job_variables: JobVariables = Field(
+        default_factory=dict, description="What workers are told for its runs; they win over those of the pool."
+    )
+    code: AnyCode | None = Field(default=None, description="Where workers find the code; absent: that of the file.")
     timeout_minutes: Minutes | None = Field(
         default=None, description="Minutes after which a run is ended as timed out."
     )
@@ -335,8 +380,11 @@ class Pipeline(Config):
     parameters: tuple[Parameter, ...] = Field(default=(), description="What a run may be given.")
     env_vars: EnvVars = Field(default_factory=dict, description="Environment variables of all its tasks.")
     metrics: AnyMetrics = Field(default=(), description="Where the metrics of its runs go.")
-    monitoring: Monitoring | None = Field(default=None, description="Accepted as the predecessor wrote it.")
+    monitoring: Monitoring | None = Field(default=None, description="Metrics and alerts as the predecessor wrote them.")
     observers: tuple[AnyObserver, ...] = Field(default=(), description="Who is told what happens in its runs.")
+    alerts: tuple[AnyAlert, ...] = Field(
+        default=(), description="Who is told when its runs fail, hang or recover; beside the `alerts` of the file."
+    )
     tasks: tuple[AnyTask, ...] = Field(
         default=(), description="The steps, run as listed unless `depends_on` says else."
     )
@@ -358,6 +406,12 @@ class Pipeline(Config):
         return None if chosen is None else chosen.cron
 
     @property
+    def all_schedules(self) -> tuple[Schedule, ...]:
+        """Every schedule: `schedule` or what wins over it, then `schedules`."""
+        chosen = self.schedule_interval or self.schedule
+        return (*(() if chosen is None else (chosen,)), *self.schedules)
+
+    @property
     def timezone(self) -> str:
         """The time zone of `cron`."""
         chosen = self.schedule_interval or self.schedule
@@ -374,16 +428,21 @@ class Pipeline(Config):
                 return task
         raise CallError(_missing("task", name, [task.task for task in self.tasks], f"pipeline '{self.pipeline}'"))
 
+    @property
+    def run_parameters(self) -> tuple[Parameter, ...]:
+        """What a run may be given: `parameters`, then those of tasks that load incrementally which have no such name."""
+        if not any(task.is_incremental for task in self.tasks):
+            return self.parameters
+        own = {one.name for one in self.parameters}
+        return (*self.parameters, *(one for one in RELOADING if one.name not in own))
+
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each parameter in a run that is given these, each as its type.
 
-    alerts: tuple[AnyAlert, ...] = Field(
-        default=(), description="Who is told when its runs fail, hang or recover; beside the `alerts` of the file."
-    )
         Raises:
             CallError: one is unknown, missing or of another type.
         """
-        known = {one.name: one for one in self.parameters}
+        known = {one.name: one for one in self.run_parameters}
         problems = [
             _missing("parameter", name, known, f"pipeline '{self.pipeline}'") for name in given if name not in known
         ]
@@ -415,7 +474,9 @@ class Pipeline(Config):
         """
         from .building import bound
 
-        return bound(self, self.values(parameters or {}), lookup)
+        own = {one.name for one in self.parameters}
+        values = self.values(parameters or {})
+        return bound(self, {name: value for name, value in values.items() if name in own}, lookup)
 
     def plan(self, *, executor: str | None = None) -> Plan:
         """Its steps in an order that can run; `executor` is where all tasks run."""
@@ -455,6 +516,24 @@ class Pipeline(Config):
 # -- services and images
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Batch(Config):
+    """Requests that are gathered into one call: the function gets a list and returns a list."""
+
+    max_size: Positive = Field(default=32, description="So many requests at most.")
+    max_wait_ms: Seconds = Field(default=5, description="So many milliseconds after the first one at most.")
+
+
+def _batch(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
+AnyBatch = Annotated[Batch | None, BeforeValidator(_batch)]
+
+
 class Endpoint(Config):
     """One URL path of a service and the function behind it."""
 
@@ -470,8 +549,44 @@ class Endpoint(Config):
     )
     blocking: bool | None = Field(default=None, description="Run the function in a thread, though it is async.")
     timeout_seconds: Seconds | None = Field(default=None, description="Seconds after which a request is answered 504.")
-    auth: bool | Text | None = Field(default=None, description="Whether, or with which secret, a token is asked for.")
-    batch: bool | dict[str, Any] | None = Field(default=None, description="Give several requests to one call.")
+    auth: bool | Text | None = Field(
+        default=None, description="`false`: open to all; text: the scope that the token must have. Needs the service's `auth`."
+    )
+    batch: AnyBatch | None = Field(
+        default=None, description="Give several requests to one call: `true` or `{max_size, max_wait_ms}`."
+    )
+
+
+class RateLimit(Config):
+    """How often one client may call."""
+
+    requests: Positive = Field(description="So many requests.")
+    seconds: Positive = Field(default=60, description="In so many seconds.")
+
+
+class ServiceToken(Config):
+    """A token that opens a service."""
+
+    secret: Name = Field(description="The name of a secret in the root section `secrets`; its value is the token.")
+    scopes: tuple[Text, ...] = Field(default=(), description="What the token may be used for: `auth` of endpoints.")
+
+
+def _tokens(value: Any) -> Any:
+    if isinstance(value, str | Mapping | ServiceToken):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    return [{"secret": one} if isinstance(one, str) else one for one in value]
+
+
+def _hook(value: str) -> str:
+    module, colon, function = value.partition(":")
+    if colon and all(part.isidentifier() for part in (*module.split("."), *function.split("."))):
+        return value
+    raise wrong(f"'{value}' does not name a function", hint="write module:function")
+
+
+Hook = Annotated[str, AfterValidator(_hook)]
 
 
 class Service(Config):
@@ -491,9 +606,45 @@ class Service(Config):
     replicas: Positive | None = Field(default=None, description="How many of it run side by side.")
     workers: Positive | None = Field(default=None, description="How many processes serve in each replica.")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, description="The port it listens on.")
+    on_start: Hook | None = Field(
+        default=None,
+        description="`module:function` that each process calls before it serves; the keys of the mapping it returns are "
+        "names by which functions ask for the values.",
+    )
+    on_stop: Hook | None = Field(default=None, description="`module:function` that each process calls at its end.")
+    auth: Annotated[tuple[ServiceToken, ...], BeforeValidator(_tokens)] = Field(
+        default=(), description="The tokens that open it: names of secrets, or `{secret, scopes}`; absent: open to all."
+    )
+    timeout_seconds: Seconds | None = Field(
+        default=None, description="`timeout_seconds` of the endpoints that have none of their own; absent: 60."
+    )
+    max_body_bytes: Many | None = Field(default=None, description="The largest body of a request; absent: 10 MiB.")
+    max_in_flight: Positive | None = Field(
+        default=None, description="More requests at once than this are answered 503, in each process."
+    )
+    rate_limit: RateLimit | None = Field(
+        default=None, description="How often one client may call, in each process, e.g. `{requests: 100, seconds: 60}`."
+    )
+    threads: Positive | None = Field(
+        default=None, description="How many plain functions run at once in each process; absent: 40."
+    )
+    gzip: bool = Field(default=False, description="Compress answers for clients that take it.")
+    cors: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="Origins whose pages may call it, e.g. `https://example.com`; absent: none."
+    )
+    docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
     no_cache: bool | None = Field(default=None, description="Build its image without the cache.")
     pip_conf: str | None = Field(default=None, description="A pip.conf for building, relative to this file.")
     python_version: PythonVersion | None = Field(default=None, description="The Python version of its image.")
+
+    _app: App | None = PrivateAttr(default=None)
+
+    @property
+    def app(self) -> App:
+        """The file it is in."""
+        if self._app is None:
+            raise CallError(f"service '{self.service}' is not part of a file; use rainbow_prefect.load")
+        return self._app
 
     @model_validator(mode="before")
     @classmethod
@@ -568,10 +719,6 @@ class Volume(Config):
 # -- the file
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class App(Config):
     """One checked file."""
 
@@ -592,9 +739,17 @@ class App(Config):
     sinks: tuple[AnySink, ...] = Field(default=(), description="Where SQL tasks write: databases, files.")
     volumes: tuple[Volume, ...] = Field(default=(), description="Volumes by name.")
     secrets: tuple[Secret, ...] = Field(default=(), description="Secrets by name: where their values come from.")
+    work_pools: tuple[WorkPool, ...] = Field(default=(), description="Work pools; `deploy` makes what is missing.")
+    work_pool: PoolName | None = Field(
+        default=None, description="The work pool of pipelines that name none; absent: `rainbow`, of type `process`."
+    )
+    code: AnyCode | None = Field(
+        default=None, description="Where workers find this file and its code; absent: the folder that it is in."
+    )
     metrics: AnyMetrics = Field(default=(), description="Where the metrics of pipelines without `metrics` go.")
-    monitoring: Monitoring | None = Field(default=None, description="Accepted as the predecessor wrote it.")
+    monitoring: Monitoring | None = Field(default=None, description="Metrics and alerts as the predecessor wrote them.")
     observers: tuple[AnyObserver, ...] = Field(default=(), description="Who is told what happens in all runs.")
+    alerts: tuple[AnyAlert, ...] = Field(default=(), description="Who is told when a run fails, hangs or recovers.")
     plugins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         default=(), description="Folders with task, executor and observer classes."
     )
@@ -727,6 +882,7 @@ def _missing(what: str, name: str, known: Mapping[str, Any] | Sequence[str], whe
 
 
 Pipeline.model_rebuild()
+Service.model_rebuild()
 
 
 def json_schema() -> dict[str, Any]:
@@ -734,4 +890,3 @@ def json_schema() -> dict[str, Any]:
     from .json_schema import json_schema as made
 
     return made()
-    alerts: tuple[AnyAlert, ...] = Field(default=(), description="Who is told when a run fails, hangs or recovers.")

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .app import App, Image, Parameter, Pipeline, Service, Volume
+from .deployment import WorkPool
 from .document import List, Map
 from .errors import ConfigError, Problem, near
 from .executors.base import AnyExecutor
@@ -126,10 +127,12 @@ def _shell(data: Map, index: int, pipeline: Map) -> Map:
 
 
 def adopt(app: App, resolved: Resolved) -> App:
-    """Tell an app and its pipelines where they come from."""
+    """Tell an app, its pipelines and services where they come from."""
     app._resolved = resolved
     for pipeline in app.pipelines:
         pipeline._app = app
+    for service in app.services:
+        service._app = app
     return app
 
 
@@ -140,6 +143,7 @@ _SECTIONS: Mapping[str, Any] = {
     "sinks": AnySink,
     "volumes": Volume,
     "secrets": Secret,
+    "work_pools": WorkPool,
     "services": Service,
 }
 

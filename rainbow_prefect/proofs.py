@@ -81,6 +81,7 @@ class Proofs:
         sections = self.built.sections
         for section, key in (("images", "image"), ("volumes", "volume"), ("secrets", "secret")):
             self.unique(sections.get(section, ()), key)
+        self.unique(sections.get("work_pools", ()), "work_pool")
         self.unique(sections.get("executors", ()), "executor")
         self.unique(sections.get("services", ()), "service")
         self.unique(self.built.pipelines, "pipeline")
@@ -281,11 +282,33 @@ class Proofs:
                 keys = (*site.keys, "schedule")
                 text = "`schedule` is not used: `schedule_interval` wins"
                 self.tell(keys, text, "remove one of them", severity="warning", on_key=True)
+            self.schedules(site, made)
         names = [one.name("task") for one in site.tasks]
         for index, task in enumerate(site.tasks):
             if task.made is not None:
                 self.task(site, task, names, index)
         self.cycles(site)
+
+    def schedules(self, site: PipelineSite, made: Pipeline) -> None:
+        """Each schedule has a slug of its own, and sets parameters that there are, to values that fit."""
+        known = {one.name: one for one in made.run_parameters}
+        seen: set[str] = set()
+        listed = [(("schedules", index), one) for index, one in enumerate(made.schedules)]
+        for keys, one in [*((((key,), getattr(made, key)) for key in ("schedule", "schedule_interval"))), *listed]:
+            if one is None:
+                continue
+            if one.slug in seen:
+                self.tell((*site.keys, *keys, "slug"), f"duplicate slug '{one.slug}'", "use another one")
+            seen |= {one.slug} if one.slug else set()
+            for name, value in one.parameters.items():
+                place = (*site.keys, *keys, "parameters", name)
+                if name not in known:
+                    self.tell(place, f"unknown parameter '{name}'", near(name, known), on_key=True)
+                    continue
+                try:
+                    known[name].value_of(value)
+                except ValueError as error:
+                    self.tell(place, f"parameter '{name}' {error}")
 
     def task(self, pipeline: PipelineSite, site: Site, names: list[str | None], index: int) -> None:
         made: Task = site.made

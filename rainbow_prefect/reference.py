@@ -57,7 +57,10 @@ is short for `input_type: task` and `input_path: make`.
 
 _SECTIONS = (
     ("Parameter", "Parameters", "Entries of `parameters` of a pipeline."),
-    ("Schedule", "Schedules", "`schedule` of a pipeline, when it is a mapping."),
+    ("Schedule", "Schedules", "`schedule` and entries of `schedules` of a pipeline, when they are mappings."),
+    ("ConcurrencyLimit", "Limits of runs", "`concurrency_limit` of a pipeline, when it is a mapping."),
+    ("WorkPool", "Work pools", "Entries of the root `work_pools`."),
+    ("Code", "Code", "`code` of a file or a pipeline; a text alone is its `type`."),
     ("Service", "Services", "Entries of the root `services`."),
     ("Endpoint", "Endpoints", "Entries of `endpoints` of a service."),
     ("Image", "Images", "Entries of the root `images`."),
@@ -94,7 +97,7 @@ _SECTIONS = (
     ("TaskSecret", "Secrets of a task", "Entries of `secrets` of a task or service."),
     ("Resources", "Resources", "`resources` of a service."),
     ("Metrics", "Metrics", "`metrics` of a file or a pipeline."),
-    ("Monitoring", "Monitoring", "`monitoring` of a file or a pipeline; accepted as the predecessor wrote it."),
+    ("Monitoring", "Monitoring", "`monitoring` of a file or a pipeline: metrics and alerts as the predecessor wrote them."),
 )
 
 
@@ -124,12 +127,12 @@ def reference() -> str:
         parts += _types(f"{title} of type", name, registry, definitions, set(definitions[name]["properties"]))
     parts += _table("Observers", "Entries of `observers` of a file or a pipeline.", definitions["Observer"])
     parts += _types("Observers of type", "Observer", observers, definitions, set(definitions["Observer"]["properties"]))
-    for name, title, text in _SECTIONS:
-        parts += _table(title, text, definitions[name])
-    return "\n".join(parts).rstrip() + "\n"
     text = "Entries of `alerts` of a file, a pipeline or a task. These keys are those of every type."
     parts += _table("Alerts", text, definitions["Alert"])
     parts += _types("Alerts of type", "Alert", alerts, definitions, set(definitions["Alert"]["properties"]))
+    for name, title, text in _SECTIONS:
+        parts += _table(title, text, definitions[name])
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def _types(

@@ -31,7 +31,7 @@ from .variables import (
 
 SECTIONS = frozenset(
     {"pipelines", "services", "images", "executors", "volumes", "secrets", "metrics", "monitoring", "variables"}
-    | {"sources", "sinks"}
+    | {"sources", "sinks", "work_pools"}
     | {"pipeline_defaults", "task_defaults", "service_defaults", "plugins", "observers", "env_vars", "tags", "labels"}
     | {"owner", "description", "executor", "always_run", "super", "type", "alerts"}
 )

@@ -35,11 +35,12 @@ def recipes(app: App, *, derived: Callable[[Task], bool] = lambda task: False) -
         found[name] = _merged(found[name], one) if name in found else one
     for one in found.values():
         _check(one)
-    kept_out = frozenset(str(path.resolve()) for path in _secret_files(app, found.values()))
+    kept_out = frozenset(str(path.resolve()) for path in secret_files(app, found.values()))
     return [replace(one, kept_out=kept_out) for one in found.values()]
 
 
-def _secret_files(app: App, found: Iterable[Recipe]) -> Iterator[Path]:
+def secret_files(app: App, found: Iterable[Recipe]) -> Iterator[Path]:
+    """The files of an app that hold secrets, and so never enter an image."""
     for secret in app.secrets:
         if secret.local_path_file is not None:
             yield app.root / Path(secret.local_path_file).expanduser()
