@@ -35,6 +35,7 @@ _BLOCK = re.compile(r"block:[a-z0-9][a-z0-9_-]*/[^/\s]+\Z")
 _SLUGS = ("docker-executor", "ecs-executor", "kubernetes-executor", "process-executor")
 """The block types of the executors of this package; a test holds them against `blocks`."""
 _ENV = re.compile(r"[^=\0]+\Z")
+_PARAMETER = re.compile(r"[{<]")
 
 
 def prove(built: Built, look: Look) -> list[Problem]:
@@ -242,8 +243,41 @@ class Proofs:
         self.mounts(site.keys, made)
         if made.pip_conf is not None:
             self.file((*site.keys, "pip_conf"), made.pip_conf, "pip.conf")
+        self.tokens(site.keys, made)
         if usable:
             self.endpoints(site.keys, made.endpoints, source)
+            self.hooks(site.keys, made, source)
+
+    def tokens(self, keys: Keys, made: Service) -> None:
+        """The tokens of a service are secrets that there are, and the scopes of endpoints are those of a token."""
+        for index, one in enumerate(made.auth):
+            if one.secret not in self.secrets:
+                hint = f"add it to the root: `secrets: [{{secret: {one.secret}, env: NAME}}]`"
+                text = f"unknown secret '{one.secret}'"
+                self.tell((*keys, "auth", index), text, near(one.secret, self.secrets) or hint)
+        scopes = {scope for one in made.auth for scope in one.scopes}
+        for index, each in enumerate(made.endpoints):
+            place = (*keys, "endpoints", index, "auth")
+            if each.auth and not made.auth:
+                self.tell(place, "the service has no tokens", "add `auth` to the service, with the names of secrets")
+            elif isinstance(each.auth, str) and each.auth not in scopes:
+                self.tell(place, f"no token has the scope '{each.auth}'", near(each.auth, scopes))
+
+    def hooks(self, keys: Keys, made: Service, source: str | None) -> None:
+        """What is called at the start and the end is there."""
+        if source is None or not self.look.is_folder(self.path(source)):
+            return
+        for key in ("on_start", "on_stop"):
+            written = getattr(made, key)
+            if written is None:
+                continue
+            module, _, function = written.partition(":")
+            found = modules.find(self.look, Path(self.path(source)), module)
+            flaw = found if isinstance(found, modules.Flaw) else None
+            if not isinstance(found, modules.Flaw):
+                flaw = modules.function_flaw(self.look, found, module, function, None)
+            if flaw is not None:
+                self.tell((*keys, key), flaw.message, flaw.hint)
 
     def endpoints(self, keys: Keys, endpoints: Sequence[Endpoint], source: str | None) -> None:
         taken: dict[str, int] = {}
@@ -255,6 +289,8 @@ class Proofs:
                 text = f"duplicate endpoint '{one.endpoint}'; it is at line {mark.line} already"
                 self.tell((*place, "endpoint"), text, "use another path")
             taken.setdefault(path, index)
+            if one.batch is not None and _PARAMETER.search(path):
+                self.tell((*place, "batch"), "a batch has no parameters in its path", "give them in the body")
             if source is not None and self.look.is_folder(self.path(source)):
                 self.function(place, source, one.module, one.function, most=None)
 
