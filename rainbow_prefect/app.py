@@ -550,7 +550,8 @@ class Endpoint(Config):
     blocking: bool | None = Field(default=None, description="Run the function in a thread, though it is async.")
     timeout_seconds: Seconds | None = Field(default=None, description="Seconds after which a request is answered 504.")
     auth: bool | Text | None = Field(
-        default=None, description="`false`: open to all; text: the scope that the token must have. Needs the service's `auth`."
+        default=None,
+        description="`false`: open to all; text: the scope that the token must have. Needs the service's `auth`.",
     )
     batch: AnyBatch | None = Field(
         default=None, description="Give several requests to one call: `true` or `{max_size, max_wait_ms}`."
