@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
 from ..errors import RunError, near
-from ..registry import observers
+from ..registry import alerts, observers
 from ..run import Event, Metric
 from .base import Observer
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     from ..app import App, Pipeline
 
 logger = logging.getLogger(__name__)
+
+TASK_METRICS = {
+    "TaskSlicesCompleted": "slices_completed",
+    "TaskSlicesFailed": "slices_failed",
+    "TaskSlicesRetried": "slices_retried",
+    "TaskRows": "rows",
+    "TaskBytes": "bytes",
+    "TaskExitCode": "exit_code",
+    "TaskQueueTime": "queue_seconds",
+}
+"""The metrics of each task beside TaskResult and TaskDuration, with what they are called in `Event.figures`."""
 
 
 class Metrics(Observer):
@@ -39,6 +51,7 @@ class Metrics(Observer):
     """
 
     namespace: str = Field(default="", description="The namespace of the metrics.")
+    tasks: bool = Field(default=False, description="Send the metrics of each task, too.")
     _sent: list[Metric] = PrivateAttr(default_factory=list)
     _warnings: list[str] = PrivateAttr(default_factory=list)
 
@@ -46,11 +59,26 @@ class Metrics(Observer):
         """Send one metric of the time `time` (UTC seconds since 1970)."""
         raise TypeError(f"metrics backend '{self.type}' does not implement send()")
 
+    def flush(self) -> None:
+        """Send what was gathered, at the end of the run."""
+
+    def below(self, root: Path) -> None:
+        """Told the folder of the file, where relative paths start."""
+
     def on_run_started(self, event: Event) -> None:
         self._send(event, JobStarted=1)
 
+    def on_task_finished(self, event: Event) -> None:
+        if self.tasks:
+            given = {name: event.figures[key] for name, key in TASK_METRICS.items() if key in event.figures}
+            self._send(event, TaskResult=int(event.state == "completed"), TaskDuration=round(event.seconds, 3), **given)
+
     def on_run_finished(self, event: Event) -> None:
         self._send(event, JobResult=int(event.state == "completed"), JobDuration=round(event.seconds))
+        try:
+            self.flush()
+        except Exception as error:
+            self.warn(f"metrics were not sent to {self.type}: {_told(error)}")
 
     def sent(self) -> Sequence[Metric]:
         return tuple(self._sent)
@@ -60,8 +88,9 @@ class Metrics(Observer):
 
     def _send(self, event: Event, **values: float) -> None:
         """Send these; what follows a failure waits for the next event, so that a dead backend costs one time-out."""
+        task = {"Task": event.task} if event.task is not None else {}
         for name, value in values.items():
-            metric = Metric(self.namespace, name, value, dimensions={"ApplicationName": event.pipeline})
+            metric = Metric(self.namespace, name, value, dimensions={"ApplicationName": event.pipeline, **task})
             try:
                 self.send(metric, event.time)
             except Exception as error:
@@ -110,7 +139,59 @@ def observers_of(
     for declared in (getattr(app, "observers", ()), getattr(pipeline, "observers", ())):
         made += [_fresh(one) for one in declared or ()]
     made += _alerts(app, pipeline)
+    made += monitoring_of(app, pipeline)
+    for one in made:
+        if isinstance(one, Metrics) and hasattr(app, "root"):
+            one.below(app.root)
     return [_rendered(one, render) for one in made]
+
+
+def monitoring_of(app: App, pipeline: Pipeline) -> Iterator[Observer]:
+    """What the section `monitoring` of the predecessor asks for: that of the pipeline, else that of the file.
+
+    A backend of type `aws_cloudwatch` is `cloudwatch`; an alerts backend of that type tells SNS: `alarm_actions` of
+    failures, `ok_actions` of recoveries. Any other type is one of ours.
+
+    Source: docs/liminal/monitoring.md of Apache Liminal, which no code of it read.
+    """
+    section = getattr(pipeline, "monitoring", None) or getattr(app, "monitoring", None)
+    if section is None:
+        return
+    for entry in section.metrics_backends:
+        yield _backend(_metrics_backend(entry), "")
+    for number, entry in enumerate([*section.alerts_backends, *section.alerts]):
+        for data in _alert_entries(entry):
+            yield _alert(data, f"monitoring-{number}-{data.get('on')}")
+
+
+def _metrics_backend(entry: Mapping[str, Any]) -> dict[str, Any]:
+    data = {key: one for key, one in entry.items() if key not in ("metrics_backend", "AWS_REGION_NAME")}
+    if data.get("type") == "aws_cloudwatch":
+        data["type"] = "cloudwatch"
+        data |= {"region": entry["AWS_REGION_NAME"]} if entry.get("AWS_REGION_NAME") else {}
+    return data
+
+
+def _alert_entries(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The alerts that one entry stands for."""
+    if entry.get("type") != "aws_cloudwatch":
+        yield {key: one for key, one in entry.items() if key not in ("alerts_backend", "metrics_backend")}
+        return
+    region = {"region": entry["AWS_REGION_NAME"]} if entry.get("AWS_REGION_NAME") else {}
+    for key, occasions in (("alarm_actions", ["failure", "timeout", "crash"]), ("ok_actions", ["recovery"])):
+        for arn in entry.get(key) or ():
+            yield {"type": "sns", "topic_arn": arn, "on": occasions, **region}
+
+
+def _alert(data: Mapping[str, Any], identity: str) -> Observer:
+    name = str(data.get("type"))
+    if name not in alerts:
+        return Unusable(message=f"alerts were not sent to {name}: there is no such type; {near(name, alerts)}")
+    try:
+        made: Observer = alerts[name].model_validate(data).told_as(identity)
+    except (ImportError, ValidationError) as error:
+        return Unusable(message=f"alerts were not sent to {name}: {_told(error)}")
+    return made
 
 
 def _alerts(app: App, pipeline: Pipeline) -> Iterator[Observer]:

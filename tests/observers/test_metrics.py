@@ -94,6 +94,7 @@ def test_a_backend_may_have_settings() -> None:
     assert made.model_dump() == {
         "type": "cloudwatch",
         "namespace": "A",
+        "tasks": False,
         "region": "eu-west-1",
         "endpoint_url": None,
     }
