@@ -118,6 +118,7 @@ def _compared(one: Chosen, most: int) -> Compared:
     from ..sql_etl import quality
     from ..sql_etl.base import Query
     from ..sql_etl.compare import Side, compare
+    from ..sql_etl.history import History
     from ..sql_etl.incremental import window
 
     order = one.order
@@ -126,7 +127,9 @@ def _compared(one: Chosen, most: int) -> Compared:
         if order.incremental is not None:  # all that loads have read until now
             query = window(query, order.incremental, reader, {}).query
         query, came = quality.described(order.quality, query, reader)
-        taken = Query(table=order.table)
+        kept = order.quality.history or History() if order.mode == "scd2" else None
+        current = () if kept is None else (f"{there.quoted(kept.is_current)} = {there.literal(True)}",)
+        taken = Query(table=order.table, where=current)
         sides = Side(reader, query, came), Side(there, taken, there.describe(taken))
         return compare(*sides, order.keys, most=most)
 

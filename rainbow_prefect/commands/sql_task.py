@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -164,9 +164,11 @@ def chosen(path: Path, pipeline: str | None, task: str | None, params: Sequence[
         return known_server()
 
     found = load(path, pipeline, ready=ready)
-    found = found.bind(typed(found, params)) if found.parameters else found
+    given = typed(found, params)
+    values = found.values(given)
+    found = found.bind(given) if found.parameters else found
     one = _task(found, task)
-    run = _run(found, one, ready)
+    run = replace(_run(found, one, ready), parameters=values)
     with located(found, one, run.secrets):
         mine: SqlEtl = run.secrets.render(one)
         source, sink = mine.stores(run)

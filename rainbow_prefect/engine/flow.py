@@ -96,7 +96,7 @@ def _build(plan: Plan, job: Callable[[], _Job]) -> Flow[..., Any]:
     pipeline = plan.pipeline
 
     def body(**parameters: Any) -> State[Any]:
-        hidden = {one.name: STARS for one in pipeline.parameters if _is_hidden(one)}
+        hidden = {one.name: STARS for one in pipeline.run_parameters if _is_hidden(one)}
         given = {name: value for name, value in parameters.items() if hidden.get(name) != value}
         return _Body(plan, given, job()).run()
 
@@ -127,7 +127,7 @@ def _signature(plan: Plan) -> inspect.Signature:
                 default=inspect.Parameter.empty if one.is_required else _default(one),
                 annotation=one.python_type | str if _is_hidden(one) else one.python_type,
             )
-            for one in plan.pipeline.parameters
+            for one in plan.pipeline.run_parameters
         ]
     )
 
@@ -566,7 +566,7 @@ def _check_over(client: SyncPrefectClient, flow_run: FlowRun) -> None:
 
 
 def _given(plan: Plan, flow_run: FlowRun, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    known = {one.name for one in plan.pipeline.parameters}
+    known = {one.name for one in plan.pipeline.run_parameters}
     given = {name: value for name, value in flow_run.parameters.items() if name in known} | dict(parameters)
     hidden = [name for name, value in given.items() if value == STARS and sensitive(name)]
     if hidden:

@@ -14,6 +14,9 @@ from ..errors import TaskFailed
 if TYPE_CHECKING:
     import pyarrow
 
+    from ..run import Progress
+    from .deletes import Deletes
+    from .history import Versions
     from .types import Column, Schema
 
 Lane = Literal["pg_binary", "pg_text", "csv", "arrow", "rows"]
@@ -23,10 +26,10 @@ Lane = Literal["pg_binary", "pg_text", "csv", "arrow", "rows"]
 (UTF-8, a header never, NULL is an empty field and an empty text is `""`). `arrow`: record batches. `rows`: tuples.
 """
 
-Mode = Literal["append", "insert_new", "upsert", "delete_insert", "replace", "fail"]
+Mode = Literal["append", "insert_new", "upsert", "delete_insert", "replace", "scd2", "fail"]
 """What a load does to the rows that are there; `fail` wants a table that does not exist yet."""
 
-MODES: tuple[Mode, ...] = ("append", "insert_new", "upsert", "delete_insert", "replace", "fail")
+MODES: tuple[Mode, ...] = ("append", "insert_new", "upsert", "delete_insert", "replace", "scd2", "fail")
 
 Rows = list[tuple[Any, ...]]
 """Some rows; a value is None, bool, int, float, Decimal, str, bytes, or one of `datetime`'s.
@@ -42,6 +45,10 @@ class BadValue(TaskFailed):
 
 class Passing(TaskFailed):
     """A fault that may be gone a moment later: a lost connection, a deadlock, a lock that was not free in time."""
+
+
+class Gone(Passing):
+    """The snapshot that the parts of a read share has ended."""
 
 
 class Refused(TaskFailed):
@@ -101,7 +108,7 @@ class Job:
 
     With `stage` the rows come into a stage first, also for `append`, so that checks can tell them from those that are there.
     So many rows as `most_rejected` says are left out when the sink refuses them, and kept in `Writer.rejected`, by sinks
-    that can.
+    that can. `deletes` are rows that the load deletes, `versions` how `scd2` keeps them.
     """
 
     name: str
@@ -117,6 +124,8 @@ class Job:
     serial: bool = False
     stage: bool = False
     most_rejected: int = 0
+    deletes: Deletes | None = None
+    versions: Versions | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

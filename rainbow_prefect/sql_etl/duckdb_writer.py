@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from . import arrow_types
+from . import arrow_types, history
 from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer
 from .duckdb import asked, quoted, told
 from .duckdb_reader import facts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STAGE = "_rainbow_stage"
 _BATCH = "_rainbow_batch"
 _SHOWN_KEYS = 5
-_WITH_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert")
+_WITH_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert", "scd2")
 
 
 class DuckWriter(Writer):
@@ -70,6 +70,7 @@ class DuckWriter(Writer):
         return spelled(column)
 
     def ddl(self, job: Job) -> list[str]:
+        job = history.as_made(job, self.dialect)
         table = quoted(*self._placed(job.table))
         columns = [
             f"{quoted(one.name)} {spelled(one)}{'' if one.nullable and one.name not in job.keys else ' NOT NULL'}"
@@ -246,7 +247,10 @@ class DuckWriter(Writer):
         if job.mode in _WITH_STAGE:
             self._refuse_keys(job)
         done = {"DELETE": 0, "UPDATE": 0, "INSERT": 0}
-        for statement in self._merging(job):
+        steps = history.steps(job, self, quoted(*self._placed(job.table)), STAGE) if job.mode == "scd2" else ()
+        for sql, count in steps:
+            done[{"deleted": "DELETE", "updated": "UPDATE", "inserted": "INSERT"}[count]] += self._count(sql)
+        for statement in self._merging(job) if job.mode != "scd2" else ():
             done[statement.split()[0]] += self._count(statement)
         counts.inserted, counts.updated, counts.deleted = done["INSERT"], done["UPDATE"], done["DELETE"]
         counts.written = counts.inserted + counts.updated
@@ -259,6 +263,8 @@ class DuckWriter(Writer):
         every = f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE}"
         if job.mode == "append":
             return [every]
+        if job.mode == "scd2":
+            return [sql for sql, _ in history.steps(job, self, table, STAGE)]
         same = " AND ".join(f"t.{quoted(one)} = s.{quoted(one)}" for one in job.keys)
         others = [quoted(one) for one in job.schema.names if one not in job.keys]
         unseen = f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE} AS s WHERE NOT EXISTS"

@@ -122,7 +122,7 @@ class FilesWriter(Writer):
 
     def _refuse(self, job: Job, existing: Schema | None) -> None:
         shown = _shown(job)
-        if job.mode in ("upsert", "insert_new"):
+        if job.mode in ("upsert", "insert_new", "scd2"):
             raise Refused(
                 f"`mode: {job.mode}` needs a database, files are never changed; "
                 "use `mode: delete_insert` with `partition_by` in the sink, or `mode: replace`"

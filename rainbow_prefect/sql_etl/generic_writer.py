@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql import quoted_name
 
+from . import history
 from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rejected, Rows, Session, Writer
 from .generic import WRITES, told
 from .generic_types import sqlalchemy_type, type_from
@@ -44,7 +45,7 @@ STAGE = "_rainbow_stage"
 _SHOWN_KEYS = 5
 _PARAMETERS = {"sqlite": 32_766, "mssql": 2_100, "oracle": 65_535}
 _MOST_COLUMNS = {"sqlite": 2_000, "mssql": 1_024, "oracle": 1_000}
-_NEEDS_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert")
+_NEEDS_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert", "scd2")
 _NAMED = re.compile(r"(?:column '|constraint failed: (?:[^ ]*\.)?)(?P<column>[^',]+)")
 """Where an error names its column."""
 
@@ -100,7 +101,7 @@ class GenericWriter(Writer):
         return sqlalchemy_type(column, self.dialect).compile(self._engine.dialect)
 
     def ddl(self, job: Job) -> list[str]:
-        return [str(CreateTable(self._table(job)).compile(self._engine)).strip()]
+        return [str(CreateTable(self._made(job)).compile(self._engine)).strip()]
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
         made = [] if existing is not None else self.ddl(job)
@@ -109,12 +110,23 @@ class GenericWriter(Writer):
             emptied = [delete(target)] if job.mode == "replace" and existing is not None else []
             return [*made, *map(self._written, [*emptied, insert(target)])]
         stage = self._table(job, stage=True)
+        if job.mode == "scd2":
+            names = [self._engine.dialect.identifier_preparer.format_table(one) for one in (target, stage)]
+            return [
+                *made,
+                *map(self._written, [CreateTable(stage), insert(stage)]),
+                *(sql for sql, _ in history.steps(job, self, *names)),
+            ]
         merging = [statement for _, statement in _merging(job, target, stage)]
         return [*made, *map(self._written, [CreateTable(stage), insert(stage), *merging])]
 
     def _written(self, statement: Any) -> str:
         """A statement as people read it."""
         return str(statement.compile(self._engine)).strip()
+
+    def _made(self, job: Job) -> Table:
+        """The table as it is when a load makes it."""
+        return self._table(history.as_made(job, self.dialect))
 
     def _table(self, job: Job, *, stage: bool = False) -> Table:
         schema, name = job.table
@@ -152,7 +164,7 @@ class GenericWriter(Writer):
             for statement in changes:
                 self._connection.exec_driver_sql(statement)
             if existing is None:
-                self._target.create(self._connection)
+                self._made(job).create(self._connection)
             elif job.mode == "replace":
                 self._connection.execute(delete(self._target))
             self._into = self._target
@@ -353,10 +365,22 @@ class GenericWriter(Writer):
         if job.mode not in _NEEDS_STAGE:
             self._append_stage(job, counts)
             return
+        if job.mode == "scd2":
+            names = [self._engine.dialect.identifier_preparer.format_table(one) for one in (target, stage)]
+            self._do_history(job, counts, names)
+            stage.drop(self._connection)
+            return
         for count, statement in _merging(job, target, stage):
             setattr(counts, count, self._connection.execute(statement).rowcount)
         counts.written = (counts.inserted or 0) + (counts.updated or 0)
         stage.drop(self._connection)
+
+    def _do_history(self, job: Job, counts: Counts, names: Sequence[str]) -> None:
+        counts.inserted = counts.updated = counts.deleted = 0
+        for sql, count in history.steps(job, self, *names):
+            rows = self._connection.exec_driver_sql(sql).rowcount
+            setattr(counts, count, (getattr(counts, count) or 0) + rows)
+        counts.written = counts.inserted + counts.updated
 
     def _append_stage(self, job: Job, counts: Counts) -> None:
         """All at once; when the table refuses one and bad rows are put aside, row by row."""
@@ -445,7 +469,7 @@ class GenericWriter(Writer):
             "rows_read": counts.read,
             "rows_written": counts.written,
             "committed": _now(),
-            "state": json.dumps(state) if state else None,
+            "state": None if state is None else json.dumps(state),
         }
         try:
             self._connection.execute(update(table).where(mine).values(values))

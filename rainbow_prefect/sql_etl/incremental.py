@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 from .base import Query, Reader, Refused
-from .types import Schema
+from .types import Schema, Type
 
 PLACEHOLDER = re.compile(r"\{\{\s*cursor\s*\}\}")
 """Where a query wants the lower bound."""
@@ -32,6 +32,14 @@ class Incremental:
     initial: Any = None
     lag: float = 0.0
     nulls: Nulls = "raise"
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a load reads again on demand: rows whose cursor is at least `low` and below `high`; None leaves that end open."""
+
+    low: Any = None
+    high: Any = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,65 @@ def window(query: Query, wanted: Incremental, reader: Reader, state: Mapping[str
         return Window(_with(query, _or_null(wanted, column, ("1 = 0",))), low)
     bounds = (*above, f"{column} <= {reader.literal(high)}")
     return Window(_with(query, _or_null(wanted, column, bounds)), low, high, {"cursor": _encoded(high, kind)})
+
+
+def spanned(query: Query, wanted: Incremental, reader: Reader, span: Span) -> Window:
+    """The bounds of a load that reads a span again; it leaves no state, so that the next one goes on as if it had not been.
+
+    Rows without a cursor are in no span. In a query with `{{cursor}}` the start of the span is put there.
+
+    Raises:
+        Refused: the column is not there, or an end of the span is none of its values.
+    """
+    placed = query.sql is not None and PLACEHOLDER.search(query.sql) is not None
+    if placed and span.low is None:
+        raise Refused("the query has {{cursor}}, so the rows that are read again need a start; add `--from`")
+    bare = replace(query, sql=PLACEHOLDER.sub("NULL", query.sql)) if placed and query.sql is not None else query
+    schema = reader.describe(bare)
+    _kind(schema, wanted.cursor)
+    kind = schema[wanted.cursor].type
+    low, high = (_end(one, kind, flag) for one, flag in ((span.low, "--from"), (span.high, "--to")))
+    if low is not None and high is not None and not low < high:
+        raise Refused(f"`--from {span.low}` is not before `--to {span.high}`; the second is the first that is not read")
+    column = reader.quoted(wanted.cursor)
+    bounds = [f"{column} < {reader.literal(high)}"] if high is not None else []
+    if placed:
+        assert query.sql is not None
+        query = replace(query, sql=PLACEHOLDER.sub(lambda _: reader.literal(low), query.sql))
+    elif low is not None:
+        bounds.insert(0, f"{column} >= {reader.literal(low)}")
+    return Window(_with(query, tuple(bounds)), low, high)
+
+
+def _end(value: Any, kind: Type, flag: str) -> Any:
+    """An end of a span as a value of the cursor; dates and times of SQLite stay the text that they are there."""
+    if value is None or not isinstance(value, str):
+        return value
+    text = value.strip()
+    try:
+        match kind.kind:
+            case "int":
+                return int(text)
+            case "decimal":
+                return Decimal(text)
+            case "float":
+                return float(text)
+            case "date" | "timestamp" | "timestamptz":
+                moment = datetime.fromisoformat(text)
+                return text if kind.dialect == "sqlite" else _moment(moment, kind.kind)
+            case _:
+                return text
+    except (ValueError, ArithmeticError):
+        raise Refused(f"`{flag} {text}` is no value of the cursor, which is {kind}") from None
+
+
+def _moment(moment: datetime, kind: str) -> Any:
+    """A time as the cursor has it; one without a zone is UTC."""
+    if kind == "date":
+        return moment.date()
+    if kind == "timestamp":
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _kind(schema: Schema, cursor: str) -> str:

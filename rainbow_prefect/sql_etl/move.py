@@ -12,10 +12,10 @@ from queue import Empty, Full, Queue
 from typing import Any, Generic, TypeVar
 
 from ..errors import Cancelled, TaskFailed
-from . import quality
-from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Writer
+from . import deletes, quality
+from .base import Counts, Gone, Job, Mode, Part, Passing, Query, Reader, Refused, Session, Writer
 from .config import Sink, Source
-from .incremental import Incremental, window
+from .incremental import Incremental, Span, Window, spanned, window
 from .lanes import Choice, Engine, choose, misfits
 from .types import Schema, settled
 
@@ -33,7 +33,12 @@ _LONGEST_PAUSE_SECONDS = 10.0
 class Order:
     """What is to be moved: one query of a source into one table of a sink, in one part.
 
-    `run_key` is the same in each attempt of a run.
+    `run_key` is the same in each attempt of a run. With `full_refresh` an incremental load begins anew, whatever the last one
+    left; with `span` it reads those rows again and leaves the state as it is.
+
+    An order that is one of several of a load (see `split`) may read in a `snapshot` that another session keeps; may leave a
+    `state`, when the last load left `before`; and may take the rows, `stage_rows` of them, from a `stage`, a table of the sink
+    that has those of the query already.
     """
 
     name: str
@@ -47,6 +52,13 @@ class Order:
     options: Mapping[str, Any] = field(default_factory=dict)
     incremental: Incremental | None = None
     quality: quality.Quality = field(default_factory=quality.Quality)
+    full_refresh: bool = False
+    span: Span | None = None
+    snapshot: str | None = None
+    before: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] | None = None
+    stage: tuple[str | None, str] | None = None
+    stage_rows: int = 0
 
 
 @dataclass
@@ -150,7 +162,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
     state: Mapping[str, Any] | None = None
     if order.incremental is not None:
         before = dict(writer.state(Job(order.name, order.run_key, order.table, order.mode, Schema(()))))
-        found = window(query, order.incremental, reader, before)
+        found = bounded(order, order.incremental, reader, before)
         query, state = found.query, found.state
     query, came = quality.described(order.quality, query, reader)
     _refuse_names(came)
@@ -179,7 +191,8 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
     assert target is not None
     choice = choose(came, target, reader.lanes(), writer.lanes(), engine=order.engine)
     ddl = (*agreed.changes, *(() if existing is not None else writer.ddl(job)))
-    statements = tuple(writer.plan(job, existing))
+    gone = (sql for sql, _ in deletes.steps(job, writer, deletes.named(job, writer), "_rainbow_stage"))
+    statements = (*writer.plan(job, existing), *gone)
     return Prepared(
         agreed.query,
         came,
@@ -193,6 +206,16 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         changes=agreed.changes,
         warnings=agreed.warnings,
     )
+
+
+def bounded(order: Order, wanted: Incremental, reader: Reader, before: Mapping[str, Any]) -> Window:
+    """What an incremental load reads, from the state that the last one left."""
+    if order.span is not None:
+        return spanned(order.query, wanted, reader, order.span)
+    if not order.full_refresh:
+        return window(order.query, wanted, reader, before)
+    found = window(order.query, wanted, reader, {})
+    return replace(found, state=found.state or {})  # without any row there is no cursor to go on from
 
 
 def _refuse_names(came: Schema) -> None:
@@ -226,6 +249,7 @@ def _refuse_columns(job: Job, existing: Schema, writer: Writer) -> None:
         one.name
         for one in existing.columns
         if one.name not in job.schema and not one.nullable and one.default is None and not one.generated
+        if job.versions is None or one.name not in job.versions.names
     ]
     if needed:
         flaws.append(f"the table '{shown}' needs a value in {_listed(needed)}, which the query does not give")

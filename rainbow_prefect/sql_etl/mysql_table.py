@@ -43,7 +43,7 @@ def refuse(job: Job) -> None:
             raise Refused(
                 f"columns '{other}' and '{name}' differ in case only or not at all, which MySQL cannot tell apart"
             )
-    if job.mode in ("insert_new", "upsert") and not job.keys:
+    if job.mode in ("insert_new", "upsert", "scd2") and not job.keys:
         raise Refused(f"`mode: {job.mode}` needs `keys`; name the columns that tell a row from others")
     if job.mode == "delete_insert" and not job.keys and not job.where:
         raise Refused("`mode: delete_insert` needs `keys`, or a part with a condition")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TaskFailed
+from . import history
 from . import mysql_ledger as ledger
 from .base import BadValue, Counts, Job, Lane, Mode, Passing, Refused, Rows, Session, Writer
 from .mysql_catalogue import Table, table_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN_KEYS = 5
 _COMMITS = ("alter", "create", "drop", "rename", "truncate", "lock", "begin", "start", "commit", "rollback", "analyze")
-_STAGED: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert")
+_STAGED: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert", "scd2")
 
 
 _CREATED = re.compile(
@@ -93,6 +94,7 @@ class MysqlWriter(Writer):
         return [self._created(job, name_of(job.table))]
 
     def _created(self, job: Job, table: str) -> str:
+        job = history.as_made(job, self.dialect)
         return create_table(job, table, self.type_of, self._collation, has_explicit_defaults=self._is_explicit)
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
@@ -320,12 +322,14 @@ class MysqlWriter(Writer):
             done[what] += link.do(statement, doing=self._doing)
             self._refuse_warnings()
         counts.inserted, counts.updated = done["inserted"], done["updated"]
-        if job.mode == "delete_insert" and job.keys:
+        if job.mode in ("delete_insert", "scd2") and job.keys:
             counts.deleted = done["deleted"]
         counts.written = counts.inserted + counts.updated
         return counts
 
-    def _steps(self, job: Job, table: str, stage: str) -> list[tuple[str, str]]:
+    def _steps(self, job: Job, table: str, stage: str) -> Sequence[tuple[str, str]]:
+        if job.mode == "scd2":
+            return list(history.steps(job, self, table, stage))
         names = ", ".join(map(ticked, job.schema.names))
         same = " AND ".join(f"t.{ticked(one)} = s.{ticked(one)}" for one in job.keys)
         insert = f"INSERT INTO {table} ({names}) SELECT "

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .base import Job, Lane, Mode, Refused
+from . import history
+from .base import Job, Lane, Mode, Refused, Writer
 from .postgres_ledger import lock_key, quoted
 from .types import Schema
 
@@ -96,6 +97,8 @@ def load(job: Job, table: Table, *, strategy: Strategy = "truncate", is_again: b
         return _delete_where(job, table)
     if mode in ("append", "fail"):
         return _append(job, table)
+    if mode == "scd2":
+        return _history(job, table)
     return _by_keys(job, table, mode)
 
 
@@ -121,7 +124,7 @@ def _mode_again(job: Job, table: Table) -> Mode:
 
 
 def _refuse_missing_keys(job: Job, table: Table) -> None:
-    if job.mode in ("insert_new", "upsert") and not job.keys:
+    if job.mode in ("insert_new", "upsert", "scd2") and not job.keys:
         raise Refused(f"{table}: mode {job.mode} needs `keys`")
     if job.mode == "delete_insert" and not job.keys and not job.where:
         raise Refused(f"{table}: mode delete_insert needs `keys`, or a part with a predicate")
@@ -185,6 +188,17 @@ def _by_keys(job: Job, table: Table, mode: Mode) -> Load:
     locks = (_lock(table, shared=table.is_unique),)
     steps = _upsert(job, table) if mode == "upsert" else (_insert_new(job, table),)
     return _staged(job, table, steps, locks, _unwanted(job.keys, "count(*) > 1"))
+
+
+def _history(job: Job, table: Table) -> Load:
+    steps = tuple(Step(sql, (count,)) for sql, count in history.steps(job, _Words(), table.quoted, STAGE))
+    return _staged(job, table, steps, (_lock(table),), _unwanted(job.keys, "count(*) > 1"))
+
+
+class _Words(Writer):
+    """How PostgreSQL writes names and values."""
+
+    dialect = "postgresql"
 
 
 def _upsert(job: Job, table: Table) -> tuple[Step, ...]:

@@ -20,6 +20,7 @@ _OF_MODE = {
     "insert_new": ("INSERT", "SELECT"),
     "upsert": ("INSERT", "SELECT", "UPDATE"),
     "delete_insert": ("INSERT", "SELECT", "DELETE"),
+    "scd2": ("INSERT", "SELECT", "UPDATE"),
 }
 _OF_STRATEGY: dict[Strategy, tuple[str, ...]] = {
     "truncate": ("INSERT", "TRUNCATE"),
@@ -98,6 +99,8 @@ def _on_ledger(connection: Connection, schema: str) -> list[str]:
 
 def _on_table(connection: Connection, job: Job, table: Table, strategy: Strategy) -> list[str]:
     wanted = _OF_STRATEGY[strategy] if job.mode == "replace" else _OF_MODE[job.mode]
+    if job.deletes is not None and job.mode != "scd2":
+        wanted = (*wanted, "DELETE")
     if job.mode == "replace" and strategy == "swap":
         owner, is_owned = _row(
             connection,

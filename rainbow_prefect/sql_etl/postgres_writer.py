@@ -13,6 +13,7 @@ from ..errors import Cancelled, near
 from . import postgres_ledger as ledger
 from . import postgres_rights as rights
 from .base import BadValue, Counts, Job, Lane, Passing, Refused, Rows, Session, Writer
+from .history import as_made
 from .ledger import NAME as LEDGER
 from .postgres_ddl import alter_table, create_table, refuse_long_names
 from .postgres_errors import short, told
@@ -75,7 +76,7 @@ class PostgresWriter(Writer):
 
     def ddl(self, job: Job) -> list[str]:
         refuse_long_names(job)
-        return create_table(job, self._schema_of(job.table))
+        return create_table(as_made(job, self.dialect), self._schema_of(job.table))
 
     def plan(self, job: Job, existing: Schema | None) -> list[str]:
         with self._telling(_shown(job.table)):
@@ -171,7 +172,7 @@ class PostgresWriter(Writer):
             own = replace(job, part=_TABLE_PART)
             if ledger.claim(self._connection, self._schema, own, f"{self._schema}.{job.table[1]}") is not None:
                 ledger.close(self._connection, self._schema, own, Counts(), None)
-            for statement in create_table(job, self._schema):
+            for statement in create_table(as_made(job, self.dialect), self._schema):
                 self._run(statement)
             return self._described(self._schema, job.table[1])
 
@@ -192,7 +193,7 @@ class PostgresWriter(Writer):
             self._run(f"SELECT pg_advisory_xact_lock({lock_key(self._schema, job.table[1], 'make')})")
             existing = self._described(self._schema, job.table[1])
             is_new = existing is None
-            for statement in create_table(job, self._schema) if is_new else ():
+            for statement in create_table(as_made(job, self.dialect), self._schema) if is_new else ():
                 self._run(statement)
         if is_new or changes:
             existing = self._described(self._schema, job.table[1])
@@ -513,6 +514,7 @@ def _refuse_columns(job: Job, table: Table) -> None:
         one.name
         for one in table.columns.columns
         if one.name not in job.schema and not one.nullable and one.default is None and not one.generated
+        if job.versions is None or one.name not in job.versions.names
     ]
     if needed:
         listed = ", ".join(f"'{one}'" for one in needed)

@@ -8,10 +8,14 @@ from typing import Literal
 
 from . import checks as checking
 from . import contract as agreements
-from . import rejects
+from . import deletes, rejects
 from .base import BadValue, Counts, Job, Query, Reader, Rejected, Writer
 from .checks import Checks
 from .contract import Contract
+from .deletes import Deletes
+from .deletes import refuse as refuse_deletes
+from .history import History, refuse_late, versions
+from .history import refuse as refuse_history
 from .shape import Shape, shaped
 from .types import Schema
 
@@ -27,6 +31,8 @@ class Quality:
     max_bad_rows: int = 1000
     pre: tuple[str, ...] = ()
     post: tuple[str, ...] = ()
+    deletes: Deletes | None = None
+    history: History | None = None
 
     @property
     def puts_aside(self) -> bool:
@@ -62,6 +68,10 @@ def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, re
         Refused: the contract does not let the load be.
     """
     checks = quality.checks
+    kept = versions(quality.history) if job.mode == "scd2" else None
+    job = replace(job, deletes=quality.deletes, versions=kept)
+    refuse_deletes(job)
+    refuse_history(job, existing, writer)
     if existing is None:
         agreements.refuse_new_table(quality.contract, job, writer.ddl(job))
     made: tuple[str, ...] = ()
@@ -112,7 +122,11 @@ def finished(
         warnings = found.warnings
         checked += found.rejected
         counts.quarantined += len(found.rejected)
+    gone = deletes.done(job, writer, counts)
+    refuse_late(job, writer)
     counts = writer.finish(counts)
+    if gone:
+        counts.deleted = (counts.deleted or 0) + gone
     rejected = [*writer.rejected, *checked]
     if len(rejected) > quality.max_bad_rows:
         raise BadValue(checking.too_many(quality.max_bad_rows, rejected[-1].error))

@@ -233,6 +233,16 @@ class Task(Config):
         return None, None
 
     @property
+    def is_incremental(self) -> bool:
+        """Whether a run goes on where the last one ended; it heeds `full_refresh`, `load_from` and `load_to` then."""
+        return False
+
+    @property
+    def slice_count(self) -> int:
+        """How many slices (or copies) there are without `split_size`, and how many run at once."""
+        return self.executors
+
+    @property
     def is_split(self) -> bool:
         """Whether its output is the list of the outputs of its slices."""
         return self.split_input or self.split_size is not None or self.executors > 1

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
@@ -14,6 +15,7 @@ from ..errors import Cancelled, TaskFailed, TimedOut, near
 from ..schema import Config, Duration, Name, Text, kind_of, wrong
 from ..sql_etl.base import MODES, Mode, Query, Session
 from ..sql_etl.config import AnySink, AnySource, Sink, Source
+from ..sql_etl.deletes import DeleteMissing, Deletes
 from ..sql_etl.shape import Listed
 from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
 from .base import Flaw, Place, Task
@@ -21,7 +23,7 @@ from .sql_quality import QualityKeys
 
 if TYPE_CHECKING:
     from ..run import Run
-    from ..sql_etl.incremental import Incremental
+    from ..sql_etl.incremental import Incremental, Span
     from ..sql_etl.move import Order
 
 _LOOK_SECONDS = 0.2
@@ -58,6 +60,13 @@ _OF_SINKS = (
     *(one for one in QualityKeys.model_fields if one not in Task.model_fields),
 )
 """The keys that say something of moved rows."""
+
+
+_AGAIN = ("upsert", "insert_new", "delete_insert", "scd2")
+"""The modes in which a row may come twice."""
+
+_REFRESHED: Mapping[Mode, Mode] = {"append": "replace", "delete_insert": "replace", "insert_new": "upsert"}
+"""How a load that begins anew writes; with keys, rows that the source no longer has are deleted."""
 
 
 class Cursor(Config):
@@ -138,7 +147,7 @@ class SqlEtl(QualityKeys):
             yield Flaw(("output_table",), "'table' and 'output_table' are the same", "keep `table`", on_key=True)
         if self.query_file is not None and not (place.root / self.query_file).is_file():
             yield Flaw(("query_file",), f"the file {self.query_file} does not exist", "correct the path")
-        if self.mode in ("upsert", "insert_new") and not self.keys:
+        if self.mode in ("upsert", "insert_new", "scd2") and not self.keys:
             yield Flaw(("mode",), f"`mode: {self.mode}` needs `keys`", "name the columns that tell a row from others")
         yield from self._flaws_of_incremental()
         yield from self.quality_flaws()
@@ -169,7 +178,7 @@ class SqlEtl(QualityKeys):
         one = self.incremental
         if one is None:
             return
-        if (one.lag or one.null_cursor == "include") and self.mode not in ("upsert", "insert_new", "delete_insert"):
+        if (one.lag or one.null_cursor == "include") and self.mode not in _AGAIN:
             key = "lag" if one.lag else "null_cursor"
             yield Flaw(
                 ("incremental", key),
@@ -236,21 +245,61 @@ class SqlEtl(QualityKeys):
         run.write(f"ran {done.statements} statement{'' if done.statements == 1 else 's'}")
         return done.rows if gives else {"statements": done.statements, "rows": done.touched}
 
+    @property
+    def is_incremental(self) -> bool:
+        return self.incremental is not None and self.sink is not None
+
     def order(self, run: Run, source: Source, sink: Sink) -> Order:
-        """What is to be moved, in this run."""
+        """What is to be moved, in this run.
+
+        Raises:
+            TaskFailed: it cannot be loaded again as the run asks.
+        """
         from ..sql_etl.move import Order
 
+        full, span = self._reloading(run)
+        mode = _REFRESHED.get(self.mode, self.mode) if full else self.mode
+        quality = self.quality()
+        if full and mode == "upsert":
+            quality = replace(quality, deletes=Deletes(DeleteMissing(allow_empty=True), flag=self._flag()))
         return Order(
             name=f"{run.app}/{run.pipeline}/{run.task}",
             run_key=run.run_id,
             query=self._query(run, source),
             table=_with_schema(table_name(self.table or self.output_table or ""), sink),
-            mode=self.mode,
+            mode=mode,
             keys=tuple(self.keys),
             engine=self.engine,
             incremental=self._incremental(),
-            quality=self.quality(),
+            quality=quality,
+            full_refresh=full,
+            span=span,
         )
+
+    def _flag(self) -> str | None:
+        return self.deleted_flag.column if self.deleted_flag is not None else None
+
+    def _reloading(self, run: Run) -> tuple[bool, Span | None]:
+        """Whether the load begins anew, and the span that is read again, as the run's parameters say."""
+        from ..sql_etl.base import Refused
+        from ..sql_etl.incremental import Span
+
+        if not self.is_incremental:
+            return False, None
+        full = run.parameters.get("full_refresh") is True
+        low, high = (run.parameters.get(one) or None for one in ("load_from", "load_to"))
+        if low is None and high is None:
+            return full, None
+        if full:
+            raise Refused(
+                "`full_refresh` reads all again, and `load_from` and `load_to` a part of it; give one of the two"
+            )
+        if self.mode not in _AGAIN:
+            raise Refused(
+                f"rows that are read again would be doubled by `mode: {self.mode}`; write `mode: upsert` and `keys`, or load "
+                "all of it anew with `--full-refresh`"
+            )
+        return False, Span(low, high)
 
     def _incremental(self) -> Incremental | None:
         from ..sql_etl.incremental import Incremental

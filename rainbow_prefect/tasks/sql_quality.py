@@ -10,6 +10,9 @@ from pydantic import BeforeValidator, Field
 from ..schema import Count, Text, wrong
 from ..sql_etl.checks import AnyChecks
 from ..sql_etl.contract import Contract
+from ..sql_etl.deletes import MODES as KEYED
+from ..sql_etl.deletes import DeletedFlag, DeleteMissing, Deletes
+from ..sql_etl.history import History
 from ..sql_etl.quality import Quality
 from ..sql_etl.shape import Dedupe, Listed, Mask, Shape
 from .base import Flaw, Share, Task
@@ -27,6 +30,15 @@ def _contract(value: Any) -> Any:
 def _dedupe(value: Any) -> Any:
     """A column alone is `by`."""
     return {"by": value} if isinstance(value, str | list) else value
+
+
+def _delete_missing(value: Any) -> Any:
+    """`true` is a mapping without keys, `false` nothing."""
+    return {} if value is True else None if value is False else value
+
+
+def _deleted_flag(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
 
 
 class QualityKeys(Task):
@@ -73,6 +85,25 @@ class QualityKeys(Task):
         "`TABLE__rejected` in the same transaction.",
     )
     max_bad_rows: Count = Field(default=1000, description="With more bad rows than these the load fails in any case.")
+    delete_missing: Annotated[
+        DeleteMissing | None,
+        BeforeValidator(_delete_missing, json_schema_input_type=bool | DeleteMissing),
+    ] = Field(
+        default=None,
+        description="Delete the rows of the table whose keys the query no longer gives; `true`, or a mapping. The query must "
+        "give all rows.",
+    )
+    deleted_flag: Annotated[
+        DeletedFlag | None,
+        BeforeValidator(_deleted_flag, json_schema_input_type=str | DeletedFlag),
+    ] = Field(
+        default=None,
+        description="The column of the query that says that a row is deleted: true, a number other than 0, or any time. Such "
+        "rows are deleted from the table.",
+    )
+    history: History | None = Field(
+        default=None, description="For `mode: scd2`: the names of its columns, and what makes a new version."
+    )
     pre: Listed = Field(default=(), description="Statements of the sink before the rows, in the transaction.")
     post: Listed = Field(default=(), description="Statements of the sink after the rows, in the transaction.")
 
@@ -86,7 +117,14 @@ class QualityKeys(Task):
             self.max_bad_rows,
             tuple(self.pre),
             tuple(self.post),
+            self._deletes(),
+            self.history,
         )
+
+    def _deletes(self) -> Deletes | None:
+        if self.delete_missing is None and self.deleted_flag is None:
+            return None
+        return Deletes(self.delete_missing, self.deleted_flag.column if self.deleted_flag is not None else None)
 
     def _shape(self) -> Shape | None:
         if not any(
@@ -119,6 +157,7 @@ class QualityKeys(Task):
             yield Flaw(("mask_salt",), "the salt is written in the file", "put it among `secrets`", severity="warning")
         if self.dedupe is not None and not self.dedupe.keys and not getattr(self, "keys", ()):
             yield Flaw(("dedupe",), "`dedupe` needs `keys`", "name the columns that make rows the same")
+        yield from self._flaws_of_deletes()
         if "max_bad_rows" in self.model_fields_set and not self.quality().puts_aside:
             yield Flaw(
                 ("max_bad_rows",),
@@ -126,4 +165,39 @@ class QualityKeys(Task):
                 "write `on_bad_row: quarantine`",
                 severity="warning",
                 on_key=True,
+            )
+
+    def _flaws_of_deletes(self) -> Iterator[Flaw]:
+        """What does not go with rows that are deleted, or with their history."""
+        mode = getattr(self, "mode", "append")
+        for key in ("delete_missing", "deleted_flag"):
+            if getattr(self, key) is not None and mode not in KEYED:
+                known = ", ".join(f"`mode: {one}`" for one in KEYED)
+                yield Flaw((key,), f"'{key}' is for {known}", "write one of these and `keys`", on_key=True)
+        if self.history is not None and mode != "scd2":
+            yield Flaw(("history",), "'history' is for `mode: scd2`", "write that, or remove it", on_key=True)
+        if self.delete_missing is not None:
+            yield from self._flaws_of_missing()
+
+    def _flaws_of_missing(self) -> Iterator[Flaw]:
+        partial = [key for key in ("incremental", "sample") if getattr(self, key, None) is not None]
+        for key in partial:
+            yield Flaw(
+                ("delete_missing",),
+                f"with '{key}' not all rows are read, so which ones are gone is not known",
+                "remove one of the two",
+                on_key=True,
+            )
+        if self.quality().puts_aside:
+            yield Flaw(
+                ("delete_missing",),
+                "a row that is put aside would be taken for one that is gone",
+                "write `on_bad_row: fail`",
+                on_key=True,
+            )
+        if self.history is not None and self.history.by is not None:
+            yield Flaw(
+                ("history", "by"),
+                "`by` says since when a row is so, and nothing says since when one is gone",
+                "remove `by`, or tell deletions by `deleted_flag`",
             )
