@@ -82,8 +82,15 @@ class Chosen:
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         """The open source."""
+        from ..sql_etl.through import around
+
         with self.located("source"):
-            reader = self.source.open(self.session)
+            opened = self.source.open(self.session)
+            try:
+                reader = around(opened, self.order, self.session)
+            except BaseException:
+                opened.close()
+                raise
         try:
             yield reader
         finally:

@@ -162,6 +162,12 @@ class Reader:
     dialect: str = ""
     count: int | None = None
     """How many rows the source says that it gave, once all of `rows`, `chunks` or `batches` came; None when it does not say."""
+    takes_sql: bool = True
+    """Whether it takes a statement, and expressions in `Query.where` and `Query.columns`; else DuckDB does that."""
+    reads_once: bool = False
+    """Whether its rows can be read a single time."""
+    through: str = ""
+    """By what its rows go, and why, where something else does what is asked of them; for `explain`."""
 
     def at(self, part: Part) -> None:
         """Read as of the snapshot of a part, in which other open sources read its other parts; first of all calls.

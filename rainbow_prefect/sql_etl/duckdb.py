@@ -141,7 +141,10 @@ def told(error: Exception, what: str) -> TaskFailed:
         return Passing(message)
     if isinstance(error, duckdb.IOException):
         return Passing(message)
-    refused = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InvalidInputException)
+    refused = (
+        *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException),
+        *(duckdb.InvalidInputException, duckdb.PermissionException),
+    )
     return Refused(message) if isinstance(error, refused) else TaskFailed(message)
 
 

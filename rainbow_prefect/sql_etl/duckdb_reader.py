@@ -268,6 +268,8 @@ def _endless(array: Any, column: Column) -> dict[int, str]:
     import pyarrow
     import pyarrow.compute
 
+    if pyarrow.types.is_string(array.type):  # of a file, to be read as the type of the table
+        return {}
     stored = pyarrow.int32() if column.type.kind == "date" else pyarrow.int64()
     numbers = array.cast(stored)
     never = _NEVER[column.type.kind]
@@ -295,6 +297,8 @@ def _refuse_odd(array: Any, column: Column, first: int) -> None:
         import pyarrow
         import pyarrow.compute
 
+        if pyarrow.types.is_string(array.type):
+            return
         day = 86_400 * (10**6 if array.type.unit == "us" else 10**9)
         late = pyarrow.compute.indices_nonzero(pyarrow.compute.equal(array.cast(pyarrow.int64()), day)).to_pylist()
         if late:

@@ -130,7 +130,7 @@ class FilesSource(Source):
         if found.schema is None:
             raise Refused(f"nothing was loaded into '{path}' yet")
         names = tuple(one.name for one in found.files)
-        return Table(names, place.open, found.format, self._compressions(names), found.schema, found.partition_by)
+        return Table(names, place.open, found.format, self._compressions(names), found.schema, found.partition_by, path)
 
     def _made(self, names: tuple[str, ...], open_one: Any, path: str) -> Table:
         from .files_reader import Table
@@ -146,7 +146,7 @@ class FilesSource(Source):
             raise Refused(f"'{path}' finds files of several formats ({', '.join(sorted(map(str, kinds)))}); narrow it")
         kind = next(iter(kinds))
         assert kind is not None
-        return Table(names, open_one, kind, self._compressions(names))
+        return Table(names, open_one, kind, self._compressions(names), path=path)
 
     def _compressions(self, names: tuple[str, ...]) -> Mapping[str, Compression]:
         return {one: self.compression or encoders.guessed(one)[1] for one in names}

@@ -39,6 +39,7 @@ class Table:
     compression: Mapping[str, Compression]
     schema: Schema | None = None
     partition_by: tuple[str, ...] = ()
+    path: str = ""
 
 
 class FilesReader(Reader):
@@ -48,6 +49,8 @@ class FilesReader(Reader):
     `batches` are given says what the text is read as.
     """
 
+    takes_sql = False
+
     def __init__(
         self, find: Callable[[Query], Table], session: Session, *, options: Csv, types: Mapping[str, str], dialect: str
     ) -> None:
@@ -56,7 +59,7 @@ class FilesReader(Reader):
         self._options = options
         self._types = types
         self.dialect = dialect
-        self._seen: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[tuple[str, str], tuple[str, ...]] = {}
 
     # -- columns
 
@@ -94,13 +97,13 @@ class FilesReader(Reader):
         return tuple(one for one in _folders(table.names[0]) if one not in known) if table.names else ()
 
     def _names(self, table: Table, name: str) -> tuple[str, ...]:
-        if name not in self._seen:
+        if (table.path, name) not in self._seen:
             with table.open(name) as file:
                 stream = decompressed(file, table.compression[name])
-                self._seen[name] = (
+                self._seen[table.path, name] = (
                     self._names_of_csv(stream, name) if table.format == "csv" else self._names_of_json(stream, name)
                 )
-        return self._seen[name]
+        return self._seen[table.path, name]
 
     def _names_of_csv(self, stream: Any, name: str) -> tuple[str, ...]:
         chunks = csv_text.whole_rows(csv_text.blocks(stream, self._options, name), name)

@@ -63,6 +63,8 @@ class FunctionReader(Reader):
     """Calls the function when its columns are asked for; what it yielded then is read later, so that it is called once."""
 
     dialect = "arrow"
+    takes_sql = False
+    reads_once = True
 
     def __init__(self, source: FunctionSource, session: Session) -> None:
         self._source = source

@@ -16,6 +16,7 @@ _OF_ENGINE: dict[str, tuple[Lane, ...]] = {
     "copy": ("pg_binary", "pg_text", "csv"),
     "arrow": ("arrow",),
     "rows": ("rows",),
+    "duckdb": ("arrow", "rows"),
 }
 
 

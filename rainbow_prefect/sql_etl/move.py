@@ -17,6 +17,7 @@ from .base import Counts, Gone, Job, Mode, Part, Passing, Query, Reader, Refused
 from .config import Sink, Source
 from .incremental import Incremental, Span, Window, spanned, window
 from .lanes import Choice, Engine, choose, misfits
+from .through import around
 from .types import Schema, settled
 
 T = TypeVar("T")
@@ -291,6 +292,7 @@ def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: i
         _refuse_itself(order)
     reader = source.open(session)
     try:
+        reader = around(reader, order, session)
         writer = sink.open(session)
         try:
             with _cancelled_by(session, reader, writer):

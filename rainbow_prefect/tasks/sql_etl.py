@@ -114,8 +114,10 @@ class SqlEtl(QualityKeys):
         default="append", description="What happens to the rows that are there."
     )
     keys: tuple[Name | Text, ...] = Field(default=(), description="The columns that tell a row from all others.")
-    engine: Literal["auto", "copy", "arrow", "rows"] = Field(
-        default="auto", description="How the rows go; `auto` takes the fastest way that loses nothing."
+    engine: Literal["auto", "copy", "arrow", "rows", "duckdb"] = Field(
+        default="auto",
+        description="How the rows go; `auto` takes the fastest way that loses nothing, `duckdb` reads files and functions "
+        "through DuckDB.",
     )
 
     incremental: Cursor | None = Field(

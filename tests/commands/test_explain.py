@@ -192,3 +192,27 @@ def test_a_password_is_not_shown_when_nobody_answers(shop: Shop, tell: Tell) -> 
 
     assert "hunter2-Zz9" not in done.out + done.err
     assert done.err.startswith("Error: rainbow.yml:8:")
+
+
+def test_it_tells_what_goes_through_duckdb(shop: Shop, tell: Tell) -> None:
+    (shop.folder / "rainbow.yml").write_text("""\
+name: shop
+pipelines:
+  - pipeline: nightly
+    tasks:
+      - task: orders
+        type: sql_etl
+        source: {type: files, path: orders.csv}
+        sink: "sqlite:///mart.db"
+        table: orders
+        filter: amount <> '0'
+        columns: {cents: cast(amount as integer) * 100}
+""")
+    (shop.folder / "orders.csv").write_text("id,amount\n1,0\n2,3\n")
+
+    found = tell("explain", "--json").json
+
+    assert found["through"] == "DuckDB, for `filter`, `columns`"
+    assert [one["source"] for one in found["columns"]] == ["text", "text", "INTEGER"]
+    assert "through  DuckDB, for `filter`, `columns`\nrows go  as rows\n" in tell("explain").out
+    assert tell("etl", "preview").out.splitlines()[2] == "2     3       300"
