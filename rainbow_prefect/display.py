@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from pydantic import PrivateAttr
 
 from .observers.base import Observer
-from .run import Event
+from .run import Event, Progress, together
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,6 +148,11 @@ class Plain(Observer):
             self._told[task] = event.time
             self._say(event, f"{task}: {self._ended[task]} of {event.count} slices are over")
 
+    def on_progress(self, event: Event) -> None:
+        if event.time - self._told.get(str(event.task), 0.0) >= _PROGRESS_SECONDS:
+            self._told[str(event.task)] = event.time
+            self._say(event, f"{self._name(event)}: {event.progress}")
+
     def on_task_finished(self, event: Event) -> None:
         self._say(event, f"{event.task}: {_told(event)}")
 
@@ -207,6 +212,7 @@ class _Row:
     failed: int = 0
     running: dict[int, _Slice] = field(default_factory=dict)
     lines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
+    moved: dict[int, Progress] = field(default_factory=dict)
     errors: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
 
 
@@ -288,6 +294,11 @@ class Live(Observer):
             if event.state != "completed" and row.is_split:
                 told = f"{words(event.state)}{_reason(event)}".replace("\n", " ")
                 row.errors.append((_name_of(event, row.is_split), harmless(told)))
+
+    def on_progress(self, event: Event) -> None:
+        with self._lock:
+            if event.progress is not None:
+                self._row(event).moved[event.index or 0] = event.progress
 
     def on_log(self, event: Event) -> None:
         if event.task is None:  # of the run, such as building an image
@@ -375,6 +386,8 @@ class Live(Observer):
             line.append(f"  {duration(row.seconds)}", style="dim")
         if row.is_split and row.count and state not in ("skipped", "not_run"):
             line.append_text(self._bar(row, width))
+        if row.moved and state == "running":
+            line.append(f"  {together(row.moved.values(), row.count or 1)}", style="cyan")
         again = max((one.attempt for one in row.running.values()), default=1)
         if again > 1 and not row.is_split:
             line.append(f"  attempt {again}", style="yellow")

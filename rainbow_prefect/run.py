@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -125,6 +125,79 @@ class Output:
     tail: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a slice has come: rows and bytes that were moved in so many seconds.
+
+    `total_rows` is how many there will be, which may be an estimate; None when nobody knows.
+    """
+
+    rows: int
+    seconds: float
+    size_bytes: int = 0
+    total_rows: int | None = None
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def share(self) -> float | None:
+        """The part that is done, 0 to 1; None when nobody knows."""
+        return min(1.0, self.rows / self.total_rows) if self.total_rows else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None when nobody knows, or an estimate was too low."""
+        if not self.total_rows or not self.rows or self.rows > self.total_rows:
+            return None
+        return (self.total_rows - self.rows) / self.rows * self.seconds
+
+    def __str__(self) -> str:
+        """`1,200,000 rows, 150 MB, 95,000 rows/s, about 1 min 20 s left`."""
+        told = [f"{self.rows:,} {'row' if self.rows == 1 else 'rows'}"]
+        if self.size_bytes:
+            told.append(_bytes(self.size_bytes))
+        if self.rows and self.seconds > 0:
+            told.append(f"{self.rows_per_second:,.0f} rows/s")
+        left = self.seconds_left
+        if left:
+            whole = max(1, round(left))
+            shown = f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+            told.append(f"about {shown if whole < 3600 else f'{whole // 3600} h {whole % 3600 // 60:02d} min'} left")
+        return ", ".join(told)
+
+
+def together(parts: Collection[Progress], count: int) -> Progress:
+    """How far a task has come of whose `count` slices these have begun; the total is known when it is of all of them."""
+    totals = [one.total_rows for one in parts if one.total_rows is not None]
+    return Progress(
+        sum(one.rows for one in parts),
+        max((one.seconds for one in parts), default=0.0),
+        sum(one.size_bytes for one in parts),
+        sum(totals) if len(totals) == count else None,
+    )
+
+
+def _bytes(size: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:,.{0 if size >= 10 * factor else 1}f} {unit}"
+    return f"{size} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A table or file that a slice wrote: `key` names it among all data (an URI), `sources` name what it was made of.
+
+    `report` says what was done: JSON data.
+    """
+
+    key: str
+    sources: tuple[str, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Run:
     """What one slice of a task is given while it runs; made by the engine, handed to `Task.run` and `Executor.run`.
@@ -137,6 +210,7 @@ class Run:
     `source` is the folder with the task's code (`App.source_of`); `volumes` gives each volume of the app its folder on
     this machine, or None when it has none; `claims` gives it its claim in a cluster. `sources` and `sinks` are those of
     the app, by name; `saved("TYPE/NAME", "source")` gives one that is kept as a Prefect block.
+    `progress` is told how far the slice has come, as often as it likes but not for each row; `wrote` each table it wrote.
     """
 
     app: str
@@ -164,6 +238,8 @@ class Run:
     deadline: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     write: Callable[[str], None] = print
+    progress: Callable[[Progress], None] = lambda progress: None
+    wrote: Callable[[Written], None] = lambda written: None
     logs_sent: Callable[[], None] = lambda: None
     timed_out: bool = False
 
@@ -202,8 +278,21 @@ class Run:
 
 
 EventKind = Literal[
-    "run_started", "run_finished", "task_started", "task_finished", "slice_started", "slice_finished", "log"
+    "run_started", "run_finished", "task_started", "task_finished", "slice_started", "slice_finished", "log", "progress"
 ]
+
+
+FIGURES = (
+    "slices_completed",
+    "slices_failed",
+    "slices_retried",
+    "rows",
+    "bytes",
+    "exit_code",
+    "queue_seconds",
+)
+"""What is counted of a task: its slices, the rows and bytes that it moved, its highest exit status, and the longest that
+one of its slices waited between the start of the task and its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +319,9 @@ class Event:
     attempt: int = 1
     line: str = ""
     link: str = ""
+    tail: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -284,19 +376,6 @@ class TaskReport:
 
     task: str
     state: str = "not_run"
-FIGURES = (
-    "slices_completed",
-    "slices_failed",
-    "slices_retried",
-    "rows",
-    "bytes",
-    "exit_code",
-    "queue_seconds",
-)
-"""What is counted of a task: its slices, the rows and bytes that it moved, its highest exit status, and the longest that
-one of its slices waited between the start of the task and its own."""
-
-
     message: str = ""
     seconds: float = 0.0
     output: Any = None
@@ -319,9 +398,6 @@ one of its slices waited between the start of the task and its own."""
         }
 
 
-    tail: tuple[str, ...] = ()
-    figures: Mapping[str, float] = field(default_factory=dict)
-    progress: Progress | None = None
 @dataclass
 class Report:
     """How a run ended; `tasks` in the order in which they started, those that never started last."""

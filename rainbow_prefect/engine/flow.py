@@ -41,6 +41,7 @@ from ..plan import Plan
 from ..plan import plan as plan_of
 from ..run import Report
 from ..secrets import Secrets
+from .artifacts import Artifacts
 from .console import outlive_readers
 from .events import Events
 from .executors import executors_of
@@ -196,6 +197,7 @@ class _Body:
             logs=Logs(),
             storage=Storage(self.context.result_store, self.run_id, scratch),
             executors=executors,
+            artifacts=Artifacts(cast(SyncPrefectClient, self.context.client), self.run_id, plan.pipeline.pipeline),
             env=secrets.render({**plan.app.env_vars, **plan.pipeline.env_vars}),
             deadline=None if minutes is None else self.began + 60 * minutes,
             images=images_of(plan, executors),
@@ -340,6 +342,7 @@ class _Body:
             world.events.metrics(),
             [world.secrets.mask(text) for text in world.events.warnings()],
         )
+        world.artifacts.close(self.job.report)
         match state:
             case "completed":
                 return Completed(message=message)

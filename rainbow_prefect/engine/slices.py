@@ -19,9 +19,10 @@ from ..blocks import store
 from ..errors import Cancelled, RunError, TaskFailed, TimedOut
 from ..executors.base import Executor
 from ..plan import Plan, Step
-from ..run import Event, EventKind, Large, PartitionReport, Run, TaskReport, value_of
+from ..run import Event, EventKind, Large, PartitionReport, Progress, Run, TaskReport, value_of
 from ..secrets import Secrets
 from ..tasks.base import Task
+from .artifacts import Artifacts
 from .events import Events
 from .logs import Logs
 from .logs import Slice as LogSource
@@ -33,6 +34,7 @@ TAIL_LINES = 100
 """How many of the last lines of a task its report holds."""
 
 _SHOWN_INPUT = 200
+_TOLD_LINES = 20
 _SHOWN_FAILURES = 5
 
 
@@ -50,6 +52,7 @@ class World:
     storage: Storage
     executors: Mapping[str, Executor]
     env: Mapping[str, str]
+    artifacts: Artifacts
     deadline: float | None
     images: Mapping[str, str] = field(default_factory=dict)
     is_continued: bool = False
@@ -86,13 +89,13 @@ class Slice:
     run: Run | None = None
     id: str = ""
     began: float = 0.0
+    waited: float | None = None
     cause: Cause | None = None
     stopped_at: float = 0.0
     is_over: bool = False
     output: Any = None
 
     @property
-    waited: float | None = None
     def index(self) -> int:
         return self.report.index
 
@@ -175,13 +178,13 @@ class StepRun:
         report = one.report
         one.id = task_run_id
         report.attempts += 1
+        one.waited = time.monotonic() - self.began if one.waited is None else one.waited
         one.log = one.log or LogSource(
             flow_run_id=self.world.run_id,
             task_run_id=task_run_id,
             task_run_name=task_run_name,
             task_name=self.name,
             flow_run_name=self.world.run_id,
-        one.waited = time.monotonic() - self.began if one.waited is None else one.waited
             flow_name=self.world.plan.pipeline.pipeline,
         )
         try:
@@ -261,6 +264,8 @@ class StepRun:
             saved=store,
             deadline=world.deadline,
             write=lambda line: self._write(one, line),
+            progress=lambda progress: self._progress(one, progress),
+            wrote=lambda written: world.artifacts.wrote(self, one, written),
             logs_sent=world.logs.flush,
         )
         one.run = run
@@ -276,6 +281,10 @@ class StepRun:
             self.world.logs.write(one.log, line)
         if self.world.events.wants_logs:
             self.world.send("log", task=self.name, index=one.index, line=line)
+
+    def _progress(self, one: Slice, progress: Progress) -> None:
+        self.world.artifacts.progress(self, one.index, progress)
+        self.world.send("progress", task=self.name, index=one.index, progress=progress)
 
     def _fail(self, one: Slice, report: PartitionReport, error: BaseException) -> None:
         cause = one.cause or self.world.stopped
@@ -359,6 +368,7 @@ class StepRun:
             " ".join(one.id or "-" for one in self.slices).encode(), digest_size=9
         ).hexdigest()
         self.seconds = time.monotonic() - self.began
+        self.world.artifacts.end(self)
         self.world.send(
             "task_finished",
             task=self.name,
@@ -366,24 +376,10 @@ class StepRun:
             state=self.state,
             message=self.message,
             seconds=self.seconds,
-        )
-
-    def _summary(self, bad: list[Slice], done: int) -> str:
-        """What failed, with its input."""
-        if not bad:
-            return ""
-        if self.broken:
-            return self.broken
-        if not self.step.task.is_split:
-            return bad[0].report.message
-        total = len(self.slices)
-        if self.world.stopped is not None and all(one.report.state in ("not_run", self.world.stopped) for one in bad):
-            return f"{done} of {total} slices completed; {self.world.message or self.world.stopped}"
-        failed = [one for one in bad if one.report.state != "not_run"]
             tail=tuple(self.tail)[-_TOLD_LINES:],
             figures=self._figures(done, len(bad)),
-        parts = [
-            f"{self.name}[{one.index}] (input {self._shown(one.report.input)}): {one.report.message}"
+        )
+
     def _figures(self, done: int, failed: int) -> dict[str, float]:
         """What is counted of it, for observers; see `run.FIGURES`."""
         reports = [one.report for one in self.slices]
@@ -398,15 +394,20 @@ class StepRun:
             "queue_seconds": max((one.waited or 0.0 for one in self.slices), default=0.0),
         }
 
-    def _end(self) -> None:
-        """Let the task give back what it took; the slices are as they are."""
-        if self._task is None:
-            return
-        try:
-            self._task.end(self.world.run_id)
-        except Exception:
-            logger.warning("task '%s' could not clean up", self.name, exc_info=True)
-
+    def _summary(self, bad: list[Slice], done: int) -> str:
+        """What failed, with its input."""
+        if not bad:
+            return ""
+        if self.broken:
+            return self.broken
+        if not self.step.task.is_split:
+            return bad[0].report.message
+        total = len(self.slices)
+        if self.world.stopped is not None and all(one.report.state in ("not_run", self.world.stopped) for one in bad):
+            return f"{done} of {total} slices completed; {self.world.message or self.world.stopped}"
+        failed = [one for one in bad if one.report.state != "not_run"]
+        parts = [
+            f"{self.name}[{one.index}] (input {self.shown(one.report.input)}): {one.report.message}"
             for one in failed[:_SHOWN_FAILURES]
         ]
         more = [f"and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
@@ -414,7 +415,8 @@ class StepRun:
         bar = f", at least {wanted:.4%} must complete".replace(".0000%", "%") if wanted is not None else ""
         return f"{len(failed)} of {total} slices failed{bar}: " + "; ".join([*parts, *more])
 
-    def _shown(self, value: Any) -> str:
+    def shown(self, value: Any) -> str:
+        """An input in one line, without any secret."""
         if isinstance(value, Large):
             return f"of {value.size_bytes} bytes"
         text = self.world.secrets.mask(json.dumps(value, ensure_ascii=False, default=str))
@@ -446,6 +448,12 @@ class StepRun:
         return mask.mask_data(value) if value is not None else None
 
 
+def _number(output: Mapping[str, Any], *keys: str) -> float:
+    """The first of these of an output that is a number."""
+    found = (output.get(key) for key in keys)
+    return next((one for one in found if isinstance(one, int | float) and not isinstance(one, bool)), 0)
+
+
 def _digest_of(value: Any) -> bytes:
     data = (
         value.path.read_bytes() if isinstance(value, Large) else json.dumps(value, sort_keys=True, default=str).encode()
@@ -460,12 +468,6 @@ def _words(error: BaseException) -> str:
     except Exception:  # an exception may be as broken as what raised it
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-def _number(output: Mapping[str, Any], *keys: str) -> float:
-    """The first of these of an output that is a number."""
-    found = (output.get(key) for key in keys)
-    return next((one for one in found if isinstance(one, int | float) and not isinstance(one, bool)), 0)
-
 
 
 def duration(seconds: float) -> str:

@@ -43,6 +43,9 @@ class Observer(Config):
     def on_task_finished(self, event: Event) -> None: ...
     def on_slice_started(self, event: Event) -> None: ...
     def on_slice_finished(self, event: Event) -> None: ...
+    def on_progress(self, event: Event) -> None:
+        """How far a slice that moves rows has come, about twice a second."""
+
     def on_log(self, event: Event) -> None:
         """A line of user code; needs `wants_logs = True`."""
 

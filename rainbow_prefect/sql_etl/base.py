@@ -61,14 +61,15 @@ class Session:
 
     `name` says who it is to a server (application_name); `root` is the folder that relative paths start from; `stop`
     is set when the run is cancelled: whoever waits for a server must end within two seconds then. `say` takes one line
-    for the log. `only_looks` is true for commands that write nothing: a sink is not made by opening it, nor locked.
-    `is_same`: source and sink are one database, which is read while it is written.
+    for the log, `progress` how far it has come. `only_looks` is true for commands that write nothing: a sink is not made by
+    opening it, nor locked. `is_same`: source and sink are one database, which is read while it is written.
     """
 
     name: str = "rainbow"
     root: Path = Path()
     stop: threading.Event = field(default_factory=threading.Event)
     say: Callable[[str], None] = lambda text: None
+    progress: Callable[[Progress], None] = lambda progress: None
     statement_timeout_seconds: float | None = None
     lock_timeout_seconds: float = 30.0
     only_looks: bool = False
@@ -168,6 +169,8 @@ class Reader:
     """Whether its rows can be read a single time."""
     through: str = ""
     """By what its rows go, and why, where something else does what is asked of them; for `explain`."""
+    passed: int | None = None
+    """How many rows are in the `chunks` that came until now; None when it does not count them."""
 
     def at(self, part: Part) -> None:
         """Read as of the snapshot of a part, in which other open sources read its other parts; first of all calls.

@@ -6,17 +6,18 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, Full, Queue
 from typing import Any, Generic, TypeVar
 
 from ..errors import Cancelled, TaskFailed
 from . import deletes, quality
-from .base import Counts, Gone, Job, Mode, Part, Passing, Query, Reader, Refused, Session, Writer
+from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Writer
 from .config import Sink, Source
 from .incremental import Incremental, Span, Window, spanned, window
 from .lanes import Choice, Engine, choose, misfits
+from .meter import Meter
 from .through import around
 from .types import Schema, settled
 
@@ -340,11 +341,13 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         if order.incremental is not None and dict(writer.state(job)) != prepared.before:
             raise Passing("another run moved the cursor of this task meanwhile")
         quality.before(order.quality, writer)
-        counts = Counts(read=_pumped(prepared, reader, writer, session, moved.counts))
+        meter = Meter(session.progress, _expected(prepared, reader))
+        counts = Counts(read=_pumped(prepared, reader, writer, session, meter))
+        meter.end(counts.read)
         if reader.count is not None and reader.count != counts.read:
             raise Passing(f"the source gave {reader.count} rows and {counts.read} came to the sink")
         reader.close()  # SQLite commits when nobody reads, and no server is kept waiting
-        counts.size_bytes = moved.counts.size_bytes
+        counts.size_bytes = meter.size_bytes
         moved.counts, warnings = quality.finished(order.quality, job, prepared.existing, writer, counts, session.say)
         moved.warnings = [*prepared.warnings, *warnings]
         if session.stop.is_set():
@@ -354,23 +357,24 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
     return moved
 
 
-def _pumped(prepared: Prepared, reader: Reader, writer: Writer, session: Session, counts: Counts) -> int:
+def _expected(prepared: Prepared, reader: Reader) -> int | None:
+    """About how many rows will come."""
+    with suppress(TaskFailed):
+        return reader.estimate(prepared.query)
+    return None
+
+
+def _pumped(prepared: Prepared, reader: Reader, writer: Writer, session: Session, meter: Meter) -> int:
     """Read in a thread of its own and write in this one, with few pieces between; gives the rows that were written."""
     lane, schema, query = prepared.choice.lane, prepared.came, prepared.query
     if lane == "rows":
         with _ahead(reader.rows(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as rows:
-            return writer.write_rows(rows)
+            return writer.write_rows(meter.of_rows(rows))
     if lane == "arrow":
         with _ahead(reader.batches(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as batches:
-            return writer.write_batches(batches)
+            return writer.write_batches(meter.of_batches(batches))
     with _ahead(reader.chunks(query, schema, lane), QUEUE_CHUNKS, session.stop, reader.cancel) as chunks:
-        return writer.write_chunks(_counted(chunks, counts), lane)
-
-
-def _counted(chunks: Iterable[bytes], counts: Counts) -> Iterator[bytes]:
-    for one in chunks:
-        counts.size_bytes += len(one)
-        yield one
+        return writer.write_chunks(meter.of_chunks(chunks, reader), lane)
 
 
 class _End(Generic[T]):

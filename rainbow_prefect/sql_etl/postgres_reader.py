@@ -297,13 +297,16 @@ class PostgresReader(Reader):
         yield from batches(self._copied(query, "csv", size=BLOCK_BYTES), schema)
 
     def _copied(self, query: Query, lane: Lane, *, size: int = stream.CHUNK_BYTES) -> Iterator[bytes]:
-        self.count = None
+        self.count, self.passed = None, 0
         with self._telling("reading the source"):
             sql = f"COPY ({self.statement(query)}\n) TO STDOUT ({_COPY_OPTIONS[lane]})"
             is_binary = lane == "pg_binary"
             self.count = yield from stream.copied(
-                self._connection, sql, self._is_stopped, is_binary=is_binary, size=size
+                self._connection, sql, self._is_stopped, is_binary=is_binary, size=size, passed=self._pass
             )
+
+    def _pass(self, rows: int) -> None:
+        self.passed = (self.passed or 0) + rows
 
     def rows(self, query: Query, schema: Schema) -> Iterator[Rows]:
         self.count = None

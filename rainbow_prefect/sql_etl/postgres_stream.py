@@ -70,9 +70,17 @@ def good(result: PGresult) -> PGresult:
 
 
 def copied(
-    connection: Connection, sql: str, stopped: Stopped, *, is_binary: bool, size: int = CHUNK_BYTES
+    connection: Connection,
+    sql: str,
+    stopped: Stopped,
+    *,
+    is_binary: bool,
+    size: int = CHUNK_BYTES,
+    passed: Callable[[int], None] = lambda rows: None,
 ) -> Generator[bytes, None, int]:
     """The bytes of a COPY TO STDOUT in pieces of whole rows, a little over `size`; gives the number of rows at the end.
+
+    `passed` is told of each piece how many rows are in it, about.
 
     Raises:
         Passing: the stream ended before its end was seen.
@@ -96,6 +104,7 @@ def copied(
                 held += length
                 if held >= size:
                     tail = _last(pieces)
+                    passed(len(pieces))  # the server sends each row by itself
                     yield b"".join(pieces)
                     pieces.clear()
                     held = 0

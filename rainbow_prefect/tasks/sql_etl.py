@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from ..errors import Cancelled, TaskFailed, TimedOut, near
+from ..run import Written
 from ..schema import Config, Duration, Name, Text, kind_of, wrong
 from ..sql_etl.base import MODES, Mode, Query, Session
 from ..sql_etl.config import AnySink, AnySource, Sink, Source
@@ -195,6 +196,7 @@ class SqlEtl(QualityKeys):
     # -- what it does
 
     def run(self, run: Run) -> Any:
+        from ..sql_etl.assets import lineage
         from ..sql_etl.move import move
 
         mine: SqlEtl = run.secrets.render(self)
@@ -203,13 +205,16 @@ class SqlEtl(QualityKeys):
         source, sink = mine.stores(run)
         with _session(run) as session:
             try:
-                moved = move(mine.order(run, source, sink), source, sink, session)
+                order = mine.order(run, source, sink)
+                moved = move(order, source, sink, session)
             except Cancelled:
                 if run.timed_out or run.remaining_seconds() == 0:
                     raise TimedOut("timed out; nothing was written") from None
                 raise
             except TaskFailed as error:
                 raise type(error)(run.secrets.mask(error.message)) from None
+        key, sources = lineage(order, source, sink, run.root)
+        run.wrote(Written(key, sources, moved.as_dict()))
         counts = moved.counts
         if not moved.skipped:
             run.write(
@@ -375,7 +380,8 @@ def _session(run: Run) -> Iterator[Session]:
     thread = threading.Thread(target=watch, name="sql-stop", daemon=True)
     thread.start()
     try:
-        yield Session(name=f"rainbow {run.pipeline}/{run.task}"[:63], root=run.root, stop=stop, say=run.write)
+        name = f"rainbow {run.pipeline}/{run.task}"[:63]
+        yield Session(name=name, root=run.root, stop=stop, say=run.write, progress=run.progress)
     finally:
         is_over.set()
         thread.join()

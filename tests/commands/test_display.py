@@ -16,7 +16,7 @@ from rainbow_prefect import check
 from rainbow_prefect import plan as plans
 from rainbow_prefect.display import Live, Plain, display_of, duration, harmless, table
 from rainbow_prefect.plan import Plan
-from rainbow_prefect.run import Event
+from rainbow_prefect.run import Event, Progress
 from tests.conftest import Project
 
 SPINNER = re.compile("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
@@ -294,3 +294,33 @@ def test_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
 def test_columns_of_a_table_are_equally_wide() -> None:
     assert table([("a", "bb", ""), ("ccc", "d", "e")]) == ["a    bb", "ccc  d   e"]
     assert table([]) == []
+
+
+def test_rows_that_move_are_shown_with_the_time_left(planned: Any) -> None:
+    moving = [
+        event("task_started", "extract", at=0.1, count=1),
+        event("slice_started", "extract", 0, at=0.2, count=1),
+        event("progress", "extract", 0, at=2.2, progress=Progress(1500, 2.0, 3_000_000, 4500)),
+    ]
+
+    assert "  ⠋ extract  3.9 s  1,500 rows, 3.0 MB, 750 rows/s, about 4 s left" in live(planned(), moving)
+
+
+def test_rows_of_slices_are_told_together(planned: Any) -> None:
+    moving = [
+        event("task_started", "add", at=0.1, count=2),
+        *(event("slice_started", "add", index, at=0.1, count=2) for index in (0, 1)),
+        *(event("progress", "add", index, at=2.0, progress=Progress(500, 2.0, 0, 1000)) for index in (0, 1)),
+    ]
+
+    (line,) = [one for one in live(planned(), moving, width=100) if " add " in one and "rows" in one]
+    assert line.endswith("0/2  1,000 rows, 500 rows/s, about 2 s left")
+
+
+def test_rows_that_move_long_are_a_plain_line_now_and_then(planned: Any) -> None:
+    moving = [
+        event("task_started", "extract", at=0.0, count=1),
+        *(event("progress", "extract", 0, at=at, progress=Progress(int(at), at)) for at in (0.5, 9.5, 10.5, 19, 21)),
+    ]
+
+    assert plain(planned(), moving) == ["extract: started", "extract: 10 rows, 1 rows/s", "extract: 21 rows, 1 rows/s"]
