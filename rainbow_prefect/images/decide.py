@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from ..cache import folder as folder_of_checks
 from ..errors import RunError
-from . import daemon
+from . import daemon, serving
 from .context import IGNORE, File, files_of
 from .digests import digests
-from .dockerfile import DEFINITION, dockerfile
+from .dockerfile import dockerfile
 from .packages import Packages, packages_of
 from .recipe import Recipe, tagged
 
@@ -157,14 +157,14 @@ def content_of(one: Recipe) -> Content:
         made = dict(packages.made)
         text = dockerfile(one, packages, buildkit=True)
         if one.service is not None:
-            made[DEFINITION] = f"{json.dumps(one.service, indent=2)}\n"
+            made |= serving.files(one.service)
         files = _with_packages(one.folder, files, packages, made)
         settings |= {
             "type": one.type,
             "base_image": one.base_image,
             "build_cmd": json.dumps(one.build_cmd),
             "requirements": packages.file,
-            "endpoints": made.get(DEFINITION, ""),
+            "endpoints": serving.digest(one.service) if one.service is not None else "",
             "template": text,
         }
     manifest = {

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 
+from . import serving
 from .packages import Packages
 from .recipe import Recipe
 
@@ -16,9 +17,6 @@ SECRET_ID = "pip.conf"  # noqa: S105  a name
 PIP_CONF = f"/run/secrets/{SECRET_ID}"
 CODE = "code"
 """The folder of the context with the code, in a context that holds more."""
-
-DEFINITION = "service.json"
-SERVER_PACKAGES = ("fastapi>=0.115,<1", "uvicorn>=0.30,<1")
 
 INPUT = "rainbow_input.json"
 CONTRACT = "rainbow.contract"
@@ -107,6 +105,8 @@ def _tail(recipe: Recipe) -> Iterator[str]:
     if recipe.build_cmd:
         yield f"RUN find /app /home/app ! -user {USER_ID} -exec chown -h {USER_ID}:{USER_ID} {{}} +"
     yield f"USER {USER_ID}:{USER_ID}"
+    if recipe.type == "python_server" and recipe.service is not None:
+        yield from serving.lines(recipe.service)
 
 
 def _wanted(recipe: Recipe, packages: Packages) -> list[str]:
@@ -114,7 +114,7 @@ def _wanted(recipe: Recipe, packages: Packages) -> list[str]:
     own = recipe.type == "python_server"
     if packages.is_empty and recipe.pip_conf is None and not own:
         return []
-    return ["-r", packages.file, *(SERVER_PACKAGES if own else ())]
+    return ["-r", packages.file, *((*serving.PACKAGES, serving.UPLOADS) if own else ())]
 
 
 def _copy(paths: tuple[str, ...], prefix: str) -> Iterator[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..app import App, Endpoint, Image, Service
 from ..errors import CallError
-from ..masking import PLACEHOLDER
+from ..masking import PLACEHOLDER, sensitive
 from ..plan import Plan
+from ..services.local import settings, variable_of
 from ..tasks.base import Task
 from .recipe import DEFAULT_PYTHON, Recipe, tagged, with_bases
 
@@ -121,7 +122,7 @@ def _of_image(app: App, one: Image) -> Recipe:
         platform=one.platform,
         labels=one.labels,
         credentials=one.credentials,
-        service=_definition(services, one.endpoints) if is_server else None,
+        service=_definition(app, services, one) if is_server else None,
     )
 
 
@@ -151,7 +152,7 @@ def _of_service(app: App, one: Service) -> Recipe:
         base_image=_base(one.type, None, one.python_version),
         no_cache=bool(one.no_cache),
         pip_conf=app.root / one.pip_conf if one.pip_conf else None,
-        service=_definition([one], ()),
+        service=_definition(app, [one]),
     )
 
 
@@ -161,13 +162,54 @@ def _base(kind: str, base_image: str | None, version: str | None) -> str:
     return DEFAULT_SPARK if kind == "spark" and version is None else f"python:{version or DEFAULT_PYTHON}-slim"
 
 
-def _definition(services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """What an image that serves knows of itself: its endpoints, and those of the services that run in it."""
+def _definition(app: App, services: Iterable[Service], image: Image | None = None) -> dict[str, Any]:
+    """What an image that serves knows of itself: its endpoints, and each service that runs in it, without secrets."""
     services = list(services)
-    every = [*endpoints, *(endpoint for service in services for endpoint in service.endpoints)]
+    own = image.endpoints if image is not None else ()
+    every = [*own, *(endpoint for service in services for endpoint in service.endpoints)]
     shown = [one.model_dump(mode="json", exclude_none=True) for one in every]
-    unique = [one for index, one in enumerate(shown) if one not in shown[:index]]
-    return {"services": [service.service for service in services], "endpoints": unique}
+    served = [_served(app, one, own) for one in services]
+    if not services and image is not None and own:
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", image.image.rpartition("/")[2].partition(":")[0])
+        served = [_served(app, Service(service=name, source=image.source, endpoints=own), ())]
+    return {"services": [one.service for one in services], "endpoints": _unique(shown), "served": served}
+
+
+def _served(app: App, service: Service, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """One service of an image as `services.definition` reads it; tokens are told by variables when it runs."""
+    every = _unique([*endpoints, *service.endpoints])
+    shared = settings(service.model_copy(update={"endpoints": tuple(every)}))
+    written = service.source or app.image_sources.get(service.image or "") or ""
+    env = {**app.env_vars, **service.env_vars}
+    return {
+        "port": service.port,
+        "workers": service.workers,
+        "definition": {
+            **{key: _plain(value) for key, value in shared.items()},
+            "name": Path(written).name,
+            "env": {name: value for name, value in env.items() if not (sensitive(name) or PLACEHOLDER.search(value))},
+            "auth": [
+                {"name": one.secret, "env": variable_of(one.secret), "scopes": list(one.scopes)} for one in service.auth
+            ],
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The same as data of JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _unique(every: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for one in every:
+        if one not in found:
+            found.append(one)
+    return found
 
 
 def _merged(first: Recipe, other: Recipe) -> Recipe:
@@ -190,8 +232,8 @@ def _merged(first: Recipe, other: Recipe) -> Recipe:
     if first.service is not None and other.service is not None:
         every = [*first.service["endpoints"], *other.service["endpoints"]]
         names = list(dict.fromkeys([*first.service["services"], *other.service["services"]]))
-        unique = [one for index, one in enumerate(every) if one not in every[:index]]
-        return replace(first, service={"services": names, "endpoints": unique})
+        served = _unique([*first.service["served"], *other.service["served"]])
+        return replace(first, service={"services": names, "endpoints": _unique(every), "served": served})
     return first
 
 

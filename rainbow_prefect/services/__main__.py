@@ -1,21 +1,27 @@
 """`python -m rainbow_prefect.services`: one process that serves, in an image or as a worker of `rainbow serve`.
 
-    python -m rainbow_prefect.services FILE [--folder FOLDER] [--host 0.0.0.0] [--port 8000] [--workers 1]
+    python -m rainbow_prefect.services FILE --folder FOLDER
     python -m rainbow_prefect.services - --socket FD --ready FD
 
-The second form reads the definition from stdin, which stays open as long as the parent lives.
+The first form serves the service of FILE that RAINBOW_SERVICE names, else its first one, on RAINBOW_PORT with
+RAINBOW_WORKERS processes, else as the file says. The second one reads the definition from stdin, which stays open as
+long as the parent lives.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
-from ..errors import RainbowError
+from ..errors import RainbowError, RunError
 from .definition import Definition, read
+
+PORT = 8000
 
 
 def main() -> int:
@@ -23,9 +29,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rainbow_prefect.services")
     parser.add_argument("file")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104  an image is reached from outside
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--socket", type=int)
     parser.add_argument("--ready", type=int)
     given = parser.parse_args()
@@ -33,7 +36,7 @@ def main() -> int:
         if given.file == "-":
             _work(read(sys.stdin.readline()), given.socket, given.ready)
         else:
-            _stand_alone(read(Path(given.file).read_text(), given.folder), given.host, given.port, given.workers)
+            _stand_alone(json.loads(Path(given.file).read_text())["served"], given.folder)
     except RainbowError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -51,10 +54,20 @@ def _work(definition: Definition, number: int, ready: int) -> None:
     serve(definition, sock, tell=tell, parent=sys.stdin.fileno())
 
 
-def _stand_alone(definition: Definition, host: str, port: int, workers: int) -> None:
+def _stand_alone(served: list[dict[str, Any]], folder: Path) -> None:
     from .server import bound, serve
 
-    sock = bound(host, port)
+    name = os.environ.get("RAINBOW_SERVICE")
+    names = [one["definition"]["service"] for one in served]
+    if not served or (name and name not in names):
+        raise RunError(f"RAINBOW_SERVICE names no service of this image; it has: {', '.join(names) or 'none'}")
+    one = served[names.index(name) if name else 0]
+    data = one["definition"]
+    data["env"] = {key: value for key, value in data["env"].items() if key not in os.environ}
+    definition = read(json.dumps(data), folder)
+    workers = int(os.environ.get("RAINBOW_WORKERS") or one.get("workers") or 1)
+    port = int(os.environ.get("RAINBOW_PORT") or one.get("port") or PORT)
+    sock = bound("0.0.0.0", port)  # noqa: S104  an image is reached from outside
     if workers == 1:
         serve(definition, sock)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,11 @@ def folder_of(service: Service, app: App) -> Path:
     if written is None:
         raise CallError(f"service '{service.service}' has no code; add `source: FOLDER`")
     return (app.root / written).resolve()
+
+
+def variable_of(secret: str) -> str:
+    """The variable by which an image is given a token."""
+    return "RAINBOW_TOKEN_" + re.sub(r"[^A-Z0-9]", "_", secret.upper())
 
 
 def settings(service: Service) -> dict[str, Any]:

@@ -112,7 +112,12 @@ def test_what_is_asked_of_docker(rainbow: Rainbow, project: Project, fake: Calls
     assert app["dockerfile"].startswith("FROM python:3.11-slim\n")
     assert app["dockerfile"].count("--mount=type=secret") == 1
     assert app["files"] == ["a.py", "requirements.txt"]
-    assert web["files"] == ["requirements.txt", "service.json", "w.py"]
+    assert [one for one in web["files"] if not one.startswith(".rainbow/")] == [
+        "requirements.txt",
+        "service.json",
+        "w.py",
+    ]
+    assert ".rainbow/rainbow_prefect/services/front.py" in web["files"]
     assert inline["files"] == ["b.py", "requirements.txt"]
     shown = {one["image"]: (one["action"], one.get("state")) for one in done.json["images"]}
     assert shown == {
@@ -245,7 +250,12 @@ def test_without_buildkit_the_classic_builder_builds(rainbow: Rainbow, project: 
     assert "--force-rm" in app["words"]
     assert app["files"] == ["code/a.py", "code/requirements.txt", "pip.conf"]
     assert "FROM python:3.11-slim AS packages\n" in app["dockerfile"]
-    assert web["files"] == ["requirements.txt", "service.json", "w.py"]
+    assert [one for one in web["files"] if not one.startswith(".rainbow/")] == [
+        "requirements.txt",
+        "service.json",
+        "w.py",
+    ]
+    assert ".rainbow/rainbow_prefect/services/front.py" in web["files"]
     assert done.out.startswith("built  team/app:1  not built yet")
 
 

@@ -207,9 +207,13 @@ def test_pip_conf_is_only_where_pip_is(buildkit: bool) -> None:
 
 
 def test_an_image_that_serves_has_a_server() -> None:
-    text = "\n".join(lines(Recipe("i", type="python_server"), Packages()))
+    text = "\n".join(lines(Recipe("i", type="python_server", service={"served": [{"port": 8123}]}), Packages()))
 
-    assert "pip install -r requirements.txt 'fastapi>=0.115,<1' 'uvicorn>=0.30,<1'" in text
+    assert "pip install -r requirements.txt 'fastapi>=0.139,<0.151' 'uvicorn>=0.30,<1' 'uvloop" in text
+    assert "EXPOSE 8123" in text
+    assert "HEALTHCHECK" in text
+    assert text.rstrip().endswith('"--folder", "/app"]')
+    assert text.index("USER 10001:10001") < text.index("CMD")
 
 
 def test_an_image_for_spark_finds_spark() -> None:

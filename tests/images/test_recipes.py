@@ -134,12 +134,34 @@ def test_an_image_that_serves_knows_its_endpoints_and_services(project: Project)
 
     (found,) = recipes(app)
 
-    assert found.service == {
-        "services": ["shop"],
-        "endpoints": [
-            {"endpoint": "/p", "module": "w", "function": "p", "methods": ["GET", "POST"], "description": ""}
-        ],
-    }
+    assert found.service is not None
+    endpoint = {"endpoint": "/p", "module": "w", "function": "p", "methods": ["GET", "POST"], "description": ""}
+    assert found.service["services"] == ["shop"]
+    assert found.service["endpoints"] == [endpoint]
+    (served,) = found.service["served"]
+    assert (served["definition"]["service"], served["definition"]["name"]) == ("shop", "web")
+    assert [one["endpoint"] for one in served["definition"]["endpoints"]] == ["/p"]
+
+
+def test_an_image_that_serves_knows_no_secret(project: Project) -> None:
+    app = app_of(
+        project,
+        "secrets: [{secret: key, env: KEY_OF_ALL}]\n"
+        "services:\n"
+        "  - service: shop\n"
+        "    image: web\n"
+        "    source: web\n"
+        "    auth: key\n"
+        "    env_vars: {A: b, PASSWORD: plain-4711, C: 'x{{secret.key}}'}\n"
+        "    endpoints: [{endpoint: /p, module: w, function: p}]\n",
+    )
+
+    (found,) = recipes(app)
+
+    assert found.service is not None
+    definition = found.service["served"][0]["definition"]
+    assert definition["env"] == {"A": "b"}
+    assert definition["auth"] == [{"name": "key", "env": "RAINBOW_TOKEN_KEY", "scopes": []}]
 
 
 @pytest.mark.parametrize(
