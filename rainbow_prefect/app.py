@@ -215,6 +215,25 @@ def _zone(value: str) -> str:
     raise wrong(flaw[0], hint=flaw[1])
 
 
+def _skipped(value: Any) -> date | str:
+    """A date, or the path of a calendar."""
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(_text(value).strip())
+    except ValueError:
+        pass
+    if value.lower().endswith((".ics", ".ical")):
+        return str(value)
+    raise wrong(f"must be a date such as 2024-12-25 or a calendar such as holidays.ics, got {_shown(value)}")
+
+
+def _days(value: Any) -> Any:
+    return [value] if isinstance(value, str | date) else value
+
+
 class Schedule(Config):
     """When a pipeline starts by itself."""
 
@@ -231,6 +250,11 @@ class Schedule(Config):
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="What its runs are given.")
     active: bool = Field(default=True, description="Whether it starts runs once it is deployed.")
+    skip: Annotated[tuple[Annotated[date | str, PlainValidator(_skipped)], ...], BeforeValidator(_days)] = Field(
+        default=(),
+        description="Days without a run: dates, and iCalendar files (.ics) relative to this file, whose events are such days.",
+        json_schema_extra={"items": {"type": "string"}},
+    )
 
 
 def _text(value: Any) -> str:

@@ -6,19 +6,20 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from .app import App, Parameter, Pipeline, Schedule
+from .calendars import days
 from .deployment import CODE_FOLDER, DEFAULT_POOL, Code, WorkPool
 from .errors import CallError, near
 from .files import NAMES
 from .masking import STARS, Masker, secret_values, sensitive
 from .recurrence import recurrence
-from .schedule import moment
+from .schedule import moment, next_runs
 
 PROJECT = "rainbow.project"
 """The label that names the project of a deployment: the `name` of its file. Only such a deployment is ever removed."""
@@ -174,6 +175,9 @@ def _schedules(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
         cron = {"cron": one.cron.strip(), "timezone": one.timezone}
         later = _recurrence(one, pipeline.start_date)
         if later is not None and _is_future(pipeline.start_date, one.timezone):
+        if one.skip:
+            found[slug] = {"schedule": _skipping(one, pipeline), **common}
+            continue
             found[slug] = {"schedule": later, **common}
             continue
         found[slug] = {"schedule": cron, **common}
@@ -185,6 +189,38 @@ def _schedules(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
 def _recurrence(schedule: Schedule, start: date | datetime | None) -> dict[str, Any] | None:
     if start is None:
         return None
+def _skipping(schedule: Schedule, pipeline: Pipeline) -> dict[str, Any]:
+    """The schedule as a rule that leaves out the times on the days of `skip`.
+
+    It begins with `start_date`, else with the year of the first of these days: a rule is walked from its beginning.
+    """
+    left_out = sorted(days(schedule.skip, pipeline.app.root))
+    zone = ZoneInfo(schedule.timezone)
+    first = datetime(left_out[0].year, 1, 1) if left_out else datetime(datetime.now(UTC).year, 1, 1)
+    if pipeline.start_date is not None:
+        first = moment(pipeline.start_date, zone).astimezone(zone).replace(tzinfo=None)
+    times = [one for day in left_out for one in _times_of(schedule, day, zone) if one >= first]
+    lines = [recurrence(schedule.cron, first)]
+    lines += [f"EXDATE:{','.join(f'{one:%Y%m%dT%H%M%S}' for one in times)}"] if times else []
+    text = "\n".join(lines)
+    if len(text) > _LONGEST_RULE:
+        raise CallError(
+            f"pipeline '{pipeline.pipeline}': its schedule '{schedule.cron}' skips {len(times):,} times, more than a rule of "
+            "Prefect holds; skip fewer days, or run it less often"
+        )
+    return {"rrule": text, "timezone": schedule.timezone}
+
+
+def _times_of(schedule: Schedule, day: date, zone: ZoneInfo) -> Iterator[datetime]:
+    """When it would run on a day, on the clock on the wall."""
+    eve = datetime(day.year, day.month, day.day, tzinfo=zone) - timedelta(seconds=1)
+    for run in next_runs(schedule.cron, timezone=schedule.timezone, after=eve, count=1440):
+        local = run.astimezone(zone).replace(tzinfo=None)
+        if local.date() != day:
+            return
+        yield local
+
+
     since = moment(start, ZoneInfo(schedule.timezone)).astimezone(ZoneInfo(schedule.timezone))
     return {"rrule": recurrence(schedule.cron, since.replace(tzinfo=None)), "timezone": schedule.timezone}
 

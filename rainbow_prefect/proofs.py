@@ -314,6 +314,10 @@ class Proofs:
             if "executor" not in site.wrong:
                 self.executor((*site.keys, "executor"), made.executor)
             self.env_vars(site.keys, made.env_vars)
+            for key in ("schedule", "schedule_interval"):
+                self.calendars((*site.keys, key), getattr(made, key))
+            for index, schedule in enumerate(made.schedules):
+                self.calendars((*site.keys, "schedules", index), schedule)
             if made.schedule is not None and made.schedule_interval is not None:
                 keys = (*site.keys, "schedule")
                 text = "`schedule` is not used: `schedule_interval` wins"
@@ -345,6 +349,11 @@ class Proofs:
                     known[name].value_of(value)
                 except ValueError as error:
                     self.tell(place, f"parameter '{name}' {error}")
+
+    def calendars(self, keys: Keys, schedule: Schedule | None) -> None:
+        for index, one in enumerate(() if schedule is None else schedule.skip):
+            if isinstance(one, str):
+                self.file((*keys, "skip", index), one, "calendar")
 
     def task(self, pipeline: PipelineSite, site: Site, names: list[str | None], index: int) -> None:
         made: Task = site.made

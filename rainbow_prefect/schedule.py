@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,8 @@ from .errors import CallError, near
 _SECOND = timedelta(seconds=1)
 _STEPS = 1000
 """After so many candidates without a run the search ends, as in Prefect."""
+
+_STEPS_OF_A_DAY = 1440
 
 _SKIPPED_FOLD = 0 if sys.version_info >= (3, 13) else 1
 """Prefect runs 02:30 of a night without one at 03:30 (`whenever`, Python 3.13 and later) or at 01:30 (`pendulum`)."""
@@ -114,8 +115,9 @@ def next_runs(
     start_date: date | datetime | None = None,
     after: datetime | None = None,
     count: int = 5,
+    skip: Collection[date] = (),
 ) -> list[datetime]:
-    """The next `count` runs after `after` (default: now), none before `start_date`.
+    """The next `count` runs after `after` (default: now), none before `start_date` and none on the days of `skip`.
 
     Shape: aware, in UTC, ascending; fewer than `count` when there are no more (`0 0 30 2 *` has none). `after` itself
     is not among them, `start_date` may be. A time that comes twice in autumn runs once.
@@ -123,6 +125,20 @@ def next_runs(
     Raises:
         CallError: the cron text or the time zone is not valid.
     """
+    runs = next_times(cron, timezone=timezone, start_date=start_date, after=after, count=count, skip=skip)
+    return [run for run, is_skipped in runs if not is_skipped]
+
+
+def next_times(
+    cron: str,
+    *,
+    timezone: str = "UTC",
+    start_date: date | datetime | None = None,
+    after: datetime | None = None,
+    count: int = 5,
+    skip: Collection[date] = (),
+) -> list[tuple[datetime, bool]]:
+    """As `next_runs`, with the times before the last of them that are skipped: `(time, is_skipped)`."""
     if flaw := cron_flaw(cron) or zone_flaw(timezone):
         raise CallError("; ".join(part for part in flaw if part))
     zone = ZoneInfo(timezone)
@@ -130,7 +146,14 @@ def next_runs(
     since = since.replace(microsecond=0) + _SECOND
     if start_date is not None:
         since = max(since, min(moment(start_date, zone), _LATEST).astimezone(UTC))
-    return list(islice(_runs(cron.strip(), zone, since), count))
+    found: list[tuple[datetime, bool]] = []
+    kept = 0
+    runs = _runs(cron.strip(), zone, since, _STEPS + _STEPS_OF_A_DAY * len(skip))
+    while kept < count and (run := next(runs, None)) is not None:
+        is_skipped = run.astimezone(zone).date() in skip
+        kept += not is_skipped
+        found.append((run, is_skipped))
+    return found
 
 
 def _moment_of(wall: datetime, zone: ZoneInfo) -> datetime:
@@ -141,14 +164,14 @@ def _moment_of(wall: datetime, zone: ZoneInfo) -> datetime:
     return wall.replace(tzinfo=zone, fold=_SKIPPED_FOLD).astimezone(UTC)
 
 
-def _runs(cron: str, zone: ZoneInfo, since: datetime) -> Iterator[datetime]:
+def _runs(cron: str, zone: ZoneInfo, since: datetime, steps: int) -> Iterator[datetime]:
     """Steps through the clock on the wall, as cron does, and gives each reading the moment it stands for."""
     from croniter import CroniterBadDateError, croniter
 
     local = since.astimezone(zone).replace(tzinfo=None)
     walk: Any = croniter(cron, local - _SECOND)
     last = since - _SECOND
-    for _ in range(_STEPS):
+    for _ in range(steps):
         try:
             wall = walk.get_next(datetime)
         except CroniterBadDateError:

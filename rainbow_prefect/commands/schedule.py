@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
 
-from ..schedule import moment, next_runs
+from ..schedule import moment, next_times
 from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
+
+if TYPE_CHECKING:
+    from ..app import Pipeline, Schedule
+
+
+@dataclass(frozen=True)
+class Time:
+    """A time of a schedule; `is_skipped`: it is on a day of `skip`."""
+
+    run: datetime
+    schedule: Schedule
+    is_skipped: bool
 
 
 def _time(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
@@ -26,23 +41,65 @@ def _time(ctx: click.Context, param: click.Parameter, value: str | None) -> date
 @click.option("--count", type=click.IntRange(0, 1000), default=5, show_default=True, help="How many runs.")
 @json_option
 def command(path: Path, pipeline: str | None, after: datetime | None, count: int, as_json: bool) -> None:
-    """Tell when a pipeline runs next."""
+    """Tell when a pipeline runs next, over all its schedules, and which times it skips."""
     chosen = load_pipeline(path, pipeline)
-    cron, zone, start = chosen.cron, chosen.timezone, chosen.start_date
-    runs = [] if cron is None else next_runs(cron, timezone=zone, start_date=start, after=after, count=count)
+    times = _times(chosen, after, count)
     if as_json:
-        shown = [run.strftime("%Y-%m-%dT%H:%M:%SZ") for run in runs]
-        print_json({"pipeline": chosen.pipeline, "cron": cron, "timezone": zone, "start_date": start, "next": shown})
+        print_json(
+            {
+                "pipeline": chosen.pipeline,
+                "cron": chosen.cron,
+                "timezone": chosen.timezone,
+                "start_date": chosen.start_date,
+                "next": [_stamp(one.run) for one in times if not one.is_skipped],
+                "skipped": [_stamp(one.run) for one in times if one.is_skipped],
+                "schedules": [
+                    {"slug": one.slug, "cron": one.cron, "timezone": one.timezone, "active": one.active}
+                    for one in chosen.all_schedules
+                ],
+            }
+        )
         return
-    if cron is None:
-        click.echo(f"{chosen.pipeline} has no schedule; `rainbow run --pipeline {chosen.pipeline}` runs it.")
-        return
-    start_text = f", from {start}" if start is not None and moment(start, ZoneInfo(zone)) > datetime.now(UTC) else ""
-    click.echo(f"{chosen.pipeline}: {cron} ({zone}{start_text})")
-    for run in runs:
-        click.echo(f"  {_local(run, zone)}")
-    if not runs and count:
+    for line in _lines(chosen, times):
+        click.echo(line)
+    if not times and count and chosen.all_schedules:
         click.echo("  never")
+
+
+def _times(pipeline: Pipeline, after: datetime | None, count: int) -> list[Time]:
+    """The next `count` runs of all schedules together, and what is skipped before the last of them."""
+    from ..calendars import days
+
+    found: list[Time] = []
+    for one in pipeline.all_schedules:
+        if one.active:
+            skip = days(one.skip, pipeline.app.root) if one.skip else ()
+            times = next_times(
+                one.cron, timezone=one.timezone, start_date=pipeline.start_date, after=after, count=count, skip=skip
+            )
+            found += [Time(run, one, is_skipped) for run, is_skipped in times]
+    found.sort(key=lambda one: one.run)
+    runs = [index for index, one in enumerate(found) if not one.is_skipped]
+    return found[: runs[count - 1] + 1] if 0 < count <= len(runs) else found
+
+
+def _lines(pipeline: Pipeline, times: list[Time]) -> Iterator[str]:
+    name, start = pipeline.pipeline, pipeline.start_date
+    if not pipeline.all_schedules:
+        yield f"{name} has no schedule; `rainbow run --pipeline {name}` runs it."
+    several = len(pipeline.all_schedules) > 1
+    for one in pipeline.all_schedules:
+        is_later = start is not None and moment(start, ZoneInfo(one.timezone)) > datetime.now(UTC)
+        begins = f", from {start}" if is_later else ""
+        slug = f" {one.slug}" if one.slug else ""
+        yield f"{name}{slug}: {one.cron} ({one.timezone}{begins}){'' if one.active else ' switched off'}"
+    for time in times:
+        which = f"  {time.schedule.slug or time.schedule.cron}" if several else ""
+        yield f"  {_local(time.run, time.schedule.timezone)}{which}{'  skipped' if time.is_skipped else ''}"
+
+
+def _stamp(run: datetime) -> str:
+    return run.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _local(run: datetime, zone: str) -> str:

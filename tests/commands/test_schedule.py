@@ -25,6 +25,8 @@ def test_json_has_cron_zone_start_and_next_runs(rainbow: Rainbow, project: Proje
         "timezone": "UTC",
         "start_date": "2024-03-01",
         "next": ["2024-04-01T00:00:00Z", "2024-04-01T01:00:00Z"],
+        "skipped": [],
+        "schedules": [{"slug": None, "cron": "0 * 1 * *", "timezone": "UTC", "active": True}],
     }
 
 
