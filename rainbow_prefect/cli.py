@@ -25,6 +25,8 @@ COMMANDS = {
     "etl": "Look at the rows of a SQL task, compare them with the sink, see where it goes on.",
     "schedule": "Tell when a pipeline runs next.",
     "schema": "Print the JSON Schema of rainbow.yml, for editors.",
+    "trigger": "Start a run of a deployed pipeline.",
+    "backfill": "Run a pipeline once for each day, week or month of the past.",
     "metrics": "Let Prometheus scrape the metrics of this machine's runs.",
     "alert": "Send a test message through the alerts of a pipeline.",
     "build": "Build the images whose code changed.",
@@ -36,11 +38,17 @@ COMMANDS = {
     "runs": "List the latest runs.",
     "logs": "Print the logs of a run.",
     "cancel": "Stop a run and everything it started.",
+    "doctor": "Look at the whole setup and say what to fix.",
+    "ci": "Write a workflow of GitHub or GitLab that checks, shows the diff and deploys.",
+    "import": "Write a rainbow.yml from files of Liminal or dag-factory.",
     "gc": "Remove what no run needs any more.",
     "server": "Keep a local Prefect server with its UI in the background.",
     "completion": "Print the completion script for a shell.",
 }
 """The commands in the order in which a person meets them; each is `command` in `commands/<name>.py`."""
+
+_MODULES = {"import": "import_"}
+"""Commands whose names are words of Python."""
 
 _INTERRUPTED = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -55,7 +63,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".commands.{cmd_name}", __package__).command
+        command: click.Command = import_module(f".commands.{_MODULES.get(cmd_name, cmd_name)}", __package__).command
         return command
 
     def resolve_command(

@@ -30,6 +30,9 @@ INACTIVE = "rainbow.inactive"
 TAG = "app:"
 PULL = "rainbow_prefect.steps.pull_config"
 
+_LONGEST_RULE = 6500
+"""As many characters as Prefect takes."""
+
 _CONTAINERS = ("docker", "kubernetes", "ecs")
 
 
@@ -110,7 +113,7 @@ def deployment(pipeline: Pipeline, places: Places) -> Item:
     schedules, also = _schedules(pipeline)
     limit = pipeline.concurrency_limit
     fields = {
-        "description": pipeline.description or None,
+        "description": pipeline.description or f"Pipeline '{pipeline.pipeline}' of {app.shown}.",
         "entrypoint": f"rainbow_prefect.flows.{pipeline.pipeline}",
         "work_pool_name": pipeline.work_pool or app.work_pool or DEFAULT_POOL,
         "job_variables": _job_variables(pipeline, pool, code, places),
@@ -172,12 +175,12 @@ def _schedules(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
     for slug, one in _slugs(pipeline):
         given = {name: _plain(known[name].value_of(value)) for name, value in one.parameters.items()}
         common = {"active": one.active, "parameters": given}
-        cron = {"cron": one.cron.strip(), "timezone": one.timezone}
-        later = _recurrence(one, pipeline.start_date)
-        if later is not None and _is_future(pipeline.start_date, one.timezone):
         if one.skip:
             found[slug] = {"schedule": _skipping(one, pipeline), **common}
             continue
+        cron = {"cron": one.cron.strip(), "timezone": one.timezone}
+        later = _recurrence(one, pipeline.start_date)
+        if later is not None and _is_future(pipeline.start_date, one.timezone):
             found[slug] = {"schedule": later, **common}
             continue
         found[slug] = {"schedule": cron, **common}
@@ -186,9 +189,6 @@ def _schedules(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
     return found, also
 
 
-def _recurrence(schedule: Schedule, start: date | datetime | None) -> dict[str, Any] | None:
-    if start is None:
-        return None
 def _skipping(schedule: Schedule, pipeline: Pipeline) -> dict[str, Any]:
     """The schedule as a rule that leaves out the times on the days of `skip`.
 
@@ -221,6 +221,9 @@ def _times_of(schedule: Schedule, day: date, zone: ZoneInfo) -> Iterator[datetim
         yield local
 
 
+def _recurrence(schedule: Schedule, start: date | datetime | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
     since = moment(start, ZoneInfo(schedule.timezone)).astimezone(ZoneInfo(schedule.timezone))
     return {"rrule": recurrence(schedule.cron, since.replace(tzinfo=None)), "timezone": schedule.timezone}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import modules
-from .app import BLOCK, DEFAULT_EXECUTOR, App, Endpoint, Image, Pipeline, Service
+from .app import BLOCK, DEFAULT_EXECUTOR, App, Endpoint, Image, Pipeline, Schedule, Service
 from .building import Built, PipelineSite, Site
 from .document import mark_of
 from .errors import CallError, Problem, near
@@ -334,7 +334,7 @@ class Proofs:
         known = {one.name: one for one in made.run_parameters}
         seen: set[str] = set()
         listed = [(("schedules", index), one) for index, one in enumerate(made.schedules)]
-        for keys, one in [*((((key,), getattr(made, key)) for key in ("schedule", "schedule_interval"))), *listed]:
+        for keys, one in [*(((key,), getattr(made, key)) for key in ("schedule", "schedule_interval")), *listed]:
             if one is None:
                 continue
             if one.slug in seen:

@@ -107,7 +107,7 @@ def test_a_calendar_that_is_not_there_is_told_by_check(rainbow: Rainbow, project
     done = rainbow("check", folder, code=2)
 
     assert done.out.splitlines()[:1] == [
-        "rainbow.yml:4:67: pipeline 'shop': must be a date such as 2024-12-25 or a calendar such as holidays.ics, "
+        "rainbow.yml:4:67: pipeline 'shop': `skip[0]` must be a date such as 2024-12-25 or a calendar such as holidays.ics, "
         "got 'christmas'"
     ]
     folder = project({"rainbow.yml": TEXT.replace("holidays.ics", "holliday.ics"), "holidays.ics": ICS})

@@ -36,7 +36,7 @@ def test(path: Path, pipeline: str | None, alert: str | None, as_json: bool) -> 
 
     results = []
     for app, one, found in _found(path, pipeline, alert):
-        secrets = _secrets(app)
+        secrets = secrets_of(app)
         ready = _ready(found, secrets)
         if isinstance(ready, str) or not ready.tell(sample(app.name, one.pipeline)):
             error = secrets.mask(ready if isinstance(ready, str) else ready.warnings()[0])
@@ -80,7 +80,8 @@ def _ready(alert: Alert, secrets: Secrets) -> Alert | str:
     return rendered
 
 
-def _secrets(app: App) -> Secrets:
+def secrets_of(app: App) -> Secrets:
+    """The secrets of a file, outside of a run."""
     from ..secrets import Secrets
 
     return Secrets(app.secrets, app.root, _block, load_aws=_aws)

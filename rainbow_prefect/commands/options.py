@@ -17,7 +17,7 @@ from ..errors import CallError, ConfigError, Problem, RainbowError, near
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from ..app import Pipeline
+    from ..app import App, Pipeline
 
 T = TypeVar("T")
 
