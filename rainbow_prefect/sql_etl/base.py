@@ -151,7 +151,22 @@ class Counts:
     updated: int | None = None
     deleted: int | None = None
     quarantined: int = 0
+    discarded: int = 0
     size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What the rows of a table must keep: a condition (`sql`), columns that are unique, or those of a row of another table.
+
+    `columns` are those it is about; `table` and `others` are what they refer to.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    sql: str | None = None
+    table: tuple[str | None, str] | None = None
+    others: tuple[str, ...] = ()
 
 
 class Reader:
@@ -335,6 +350,10 @@ class Writer:
             return str(int(value) if isinstance(value, bool) else value)
         text = str(value).replace("'", "''")
         return f"'{text.replace(chr(92), chr(92) * 2) if self.dialect in ('mysql', 'mariadb') else text}'"
+
+    def constraints(self, table: tuple[str | None, str]) -> Sequence[Constraint]:
+        """What the rows of a table must keep beside its types and its primary key; empty when it is not known."""
+        return ()
 
     def matches(self, column: str, pattern: str) -> str:
         """Whether a regular expression is found in the text of a column, as SQL.

@@ -152,6 +152,10 @@ class Checks(Config):
         default=(), description="Statements that must return no row; `{staged}` are the rows of this load."
     )
 
+    def of_rows(self) -> Checks:
+        """Those that are about single rows and keys, not about how many rows there are."""
+        return self.model_copy(update={"rows": None, "sql": ()})
+
 
 AnyChecks = Annotated[Checks, BeforeValidator(_checks)]
 
@@ -221,12 +225,38 @@ def put_aside_refused(job: Job, existing: Schema, writer: Writer, *, most_bad: i
         for one in existing.columns
         if not one.nullable and one.name in job.schema
     ]
-    if existing.keys and set(existing.keys) <= set(job.schema.names):
+    codes = ["23502"] * len(tests)
+    if job.mode == "append" and existing.keys and set(existing.keys) <= set(job.schema.names):
         tests += _of_keys(existing.keys, job, writer)
+        codes += ["23505"] * 2
+    for one, code in _of_constraints(job, writer):
+        tests.append(one)
+        codes.append(code)
     found: list[Rejected] = []
-    for test in tests:
-        found += _taken_out(test, job, writer, most_bad - len(found))
-    return [replace(one, sqlstate="23502" if "has no value" in one.error else "23505") for one in found]
+    for test, code in zip(tests, codes, strict=True):
+        found += [replace(one, sqlstate=code) for one in _taken_out(test, job, writer, most_bad - len(found))]
+    return found
+
+
+def _of_constraints(job: Job, writer: Writer) -> Iterator[tuple[_Test, str]]:
+    """What else the table would refuse: each constraint of it whose columns all come."""
+    for one in writer.constraints(job.table):
+        if not set(one.columns) <= set(job.schema.names):
+            continue
+        listed = ", ".join(one.columns)
+        columns = [f"s.{writer.quoted(name)}" for name in one.columns]
+        if one.sql is not None:
+            yield _Test(listed, f"does not keep the constraint '{one.name}'", f"NOT ({one.sql})", "quarantine"), "23514"
+        elif one.table is not None:
+            same = " AND ".join(
+                f"f.{writer.quoted(other)} = {column}" for other, column in zip(one.others, columns, strict=True)
+            )
+            given = " AND ".join(f"{column} IS NOT NULL" for column in columns)
+            there = f"SELECT 1 FROM {_name(one.table, writer)} AS f WHERE {same}"
+            what = f"is not in {one.table[1]}, which '{one.name}' wants"
+            yield _Test(listed, what, f"{given} AND NOT EXISTS ({there})", "quarantine"), "23503"
+        elif job.mode == "append":
+            yield from ((test, "23505") for test in _of_keys(one.columns, job, writer))
 
 
 def _of_keys(keys: Sequence[str], job: Job, writer: Writer) -> Iterator[_Test]:

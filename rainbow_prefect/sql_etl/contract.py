@@ -23,9 +23,10 @@ class Contract(Config):
         default="freeze",
         description="A column that the table does not have: add it (it may be NULL), fail, or leave it out of the load.",
     )
-    types: Literal["evolve", "freeze"] = Field(
+    types: Literal["evolve", "freeze", "discard_row"] = Field(
         default="freeze",
-        description="A column whose type in the table is too narrow: widen it to one that holds both, or fail.",
+        description="A column whose type in the table is too narrow: widen it to one that holds both, fail, or leave out the "
+        "rows whose values do not fit.",
     )
 
 

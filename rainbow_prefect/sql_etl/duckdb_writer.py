@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from . import arrow_types, history
-from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer
+from .base import BadValue, Constraint, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer
 from .duckdb import asked, quoted, told
 from .duckdb_reader import facts
 from .duckdb_types import DIALECT, comment_of, spelled, type_of
@@ -304,6 +304,27 @@ class DuckWriter(Writer):
     def do(self, sql: str) -> int:
         rows = self._ask(sql, "a statement is refused")
         return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+
+    def constraints(self, table: tuple[str | None, str]) -> list[Constraint]:
+        schema, name = self._placed(table)
+        rows = self._ask(
+            "SELECT constraint_type, constraint_text, constraint_column_names, expression, referenced_table,"
+            " referenced_column_names FROM duckdb_constraints() WHERE table_name = ?"
+            " AND schema_name = coalesce(?, current_schema()) AND database_name = current_database()"
+            " AND constraint_type IN ('CHECK', 'FOREIGN KEY', 'UNIQUE')",
+            "the table cannot be looked at",
+            [name, schema],
+        )
+        return [
+            Constraint(
+                text,
+                tuple(columns),
+                expression if kind == "CHECK" else None,
+                (schema, other) if kind == "FOREIGN KEY" else None,
+                tuple(others or ()) if kind == "FOREIGN KEY" else (),
+            )
+            for kind, text, columns, expression, other, others in rows
+        ]
 
     def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
         table = quoted(*self._placed(job.table))

@@ -18,6 +18,7 @@ from .config import Sink, Source
 from .incremental import Incremental, Span, Window, spanned, window
 from .lanes import Choice, Engine, choose, misfits
 from .meter import Meter
+from .sieve import Sieve, can_sift
 from .through import around
 from .types import Schema, settled
 
@@ -96,6 +97,7 @@ class Moved:
             "rows_updated": counts.updated,
             "rows_deleted": counts.deleted,
             "rows_quarantined": counts.quarantined,
+            "rows_discarded": counts.discarded,
             "bytes": counts.size_bytes,
             "seconds": round(self.seconds, 3),
             "engine": self.engine,
@@ -113,7 +115,7 @@ class Prepared:
 
     `query` is what is read, with the bounds of an incremental load; `before` the state that it goes on from, `state` the
     one that it leaves, None for no other. `changes` are those statements of `ddl` that change the table, `warnings` are for
-    the report.
+    the report, `sieve` leaves out rows of one attempt.
     """
 
     query: Query
@@ -127,6 +129,7 @@ class Prepared:
     state: Mapping[str, Any] | None = None
     changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    sieve: Sieve | None = None
 
 
 def move(order: Order, source: Source, sink: Sink, session: Session) -> Moved:
@@ -187,11 +190,12 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
     job, came, existing = agreed.job, agreed.job.schema, agreed.existing
     target = existing
     if existing is not None:
-        _refuse_columns(job, existing, writer)
+        _refuse_columns(job, existing, writer, sifts=order.quality.contract.types == "discard_row")
     else:
         target = _as_made(came, writer)
     assert target is not None
-    choice = choose(came, target, reader.lanes(), writer.lanes(), engine=order.engine)
+    sieve = quality.sieve_of(order.quality, job, target, writer)
+    choice = _choice(order.engine, came, target, reader, writer, sieve)
     ddl = (*agreed.changes, *(() if existing is not None else writer.ddl(job)))
     gone = (sql for sql, _ in deletes.steps(job, writer, deletes.named(job, writer), "_rainbow_stage"))
     statements = (*writer.plan(job, existing), *gone)
@@ -207,6 +211,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         state,
         changes=agreed.changes,
         warnings=agreed.warnings,
+        sieve=sieve,
     )
 
 
@@ -218,6 +223,19 @@ def bounded(order: Order, wanted: Incremental, reader: Reader, before: Mapping[s
         return window(order.query, wanted, reader, before)
     found = window(order.query, wanted, reader, {})
     return replace(found, state=found.state or {})  # without any row there is no cursor to go on from
+
+
+def _choice(
+    engine: Engine, came: Schema, target: Schema, reader: Reader, writer: Writer, sieve: Sieve | None
+) -> Choice:
+    """The lane; rows of which bad ones are left out go one by one."""
+    if sieve is None:
+        return choose(came, target, reader.lanes(), writer.lanes(), engine=engine)
+    why = f"values of column '{sieve.names[min(sieve.fixes)]}' are looked at, to leave out bad rows"
+    if engine not in ("auto", "rows"):
+        raise Refused(f"`engine: {engine}` cannot be used here: {why}; write `engine: auto`")
+    faster = [one for one in reader.lanes() if one in writer.lanes() and one != "rows"]
+    return Choice("rows", tuple((one, why) for one in faster))
 
 
 def _refuse_names(came: Schema) -> None:
@@ -239,7 +257,7 @@ def _refuse_keys(job: Job) -> None:
         )
 
 
-def _refuse_columns(job: Job, existing: Schema, writer: Writer) -> None:
+def _refuse_columns(job: Job, existing: Schema, writer: Writer, *, sifts: bool) -> None:
     """Tell at once all that keeps the rows from fitting into the table."""
     shown = ".".join(one for one in job.table if one)
     flaws = [
@@ -258,7 +276,7 @@ def _refuse_columns(job: Job, existing: Schema, writer: Writer) -> None:
     flaws += [
         f"column '{column.name}' is {column.type} and {kind} in the table '{shown}', which {why}"
         for column, kind, why in misfits(job.schema, existing)
-        if not _is_loose(writer.dialect)
+        if not _is_loose(writer.dialect) and not (sifts and can_sift(column.type, kind))
     ]
     if flaws:
         raise Refused(f"{'; '.join(flaws)}; nothing was written: change the query or the table")
@@ -344,11 +362,15 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         meter = Meter(session.progress, _expected(prepared, reader))
         counts = Counts(read=_pumped(prepared, reader, writer, session, meter))
         meter.end(counts.read)
-        if reader.count is not None and reader.count != counts.read:
+        sieve = prepared.sieve
+        left_out = sieve.count if sieve is not None else 0
+        if reader.count is not None and reader.count != counts.read + left_out:
             raise Passing(f"the source gave {reader.count} rows and {counts.read} came to the sink")
         reader.close()  # SQLite commits when nobody reads, and no server is kept waiting
         counts.size_bytes = meter.size_bytes
-        moved.counts, warnings = quality.finished(order.quality, job, prepared.existing, writer, counts, session.say)
+        moved.counts, warnings = quality.finished(
+            order.quality, job, prepared.existing, writer, counts, session.say, sieve
+        )
         moved.warnings = [*prepared.warnings, *warnings]
         if session.stop.is_set():
             raise Cancelled("cancelled; nothing was written")
@@ -369,7 +391,8 @@ def _pumped(prepared: Prepared, reader: Reader, writer: Writer, session: Session
     lane, schema, query = prepared.choice.lane, prepared.came, prepared.query
     if lane == "rows":
         with _ahead(reader.rows(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as rows:
-            return writer.write_rows(meter.of_rows(rows))
+            sieve = prepared.sieve
+            return writer.write_rows(meter.of_rows(sieve.passed(rows) if sieve is not None else rows))
     if lane == "arrow":
         with _ahead(reader.batches(query, schema), QUEUE_BATCHES, session.stop, reader.cancel) as batches:
             return writer.write_batches(meter.of_batches(batches))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from .base import Job, Refused
+from .base import Constraint, Job, Refused
 from .mysql_catalogue import Table, table_of
 from .mysql_link import Link, name_of
 from .mysql_types import MOST_COLUMNS, MOST_KEY_BYTES, MOST_NAME, ticked, wide_text
@@ -16,6 +17,7 @@ STAGE = "_rainbow_stage"
 _ROW_BYTES = 60_000
 _PAGE_BYTES = 8_000
 _PREFIX = 191
+_NAME = re.compile(r"`((?:[^`]|``)+)`")
 
 
 def refuse(job: Job) -> None:
@@ -191,6 +193,40 @@ def dependants(link: Link, job: Job, doing: str) -> list[str]:
         [schema, name],
     )
     return [*found, *("its history" for one in kind if one[0] == "SYSTEM VERSIONED")]
+
+
+def constraints(link: Link, table: tuple[str | None, str], dialect: str) -> list[Constraint]:
+    """The checks, foreign and unique keys of a table."""
+    schema, name = table
+    mine = [schema, name]
+    checks = link.ask(
+        "select c.constraint_name, c.check_clause from information_schema.check_constraints c"
+        " join information_schema.table_constraints t on t.constraint_schema = c.constraint_schema"
+        " and t.constraint_name = c.constraint_name and t.constraint_type = 'CHECK'"
+        f"{' and t.table_name = c.table_name' if dialect == 'mariadb' else ''}"
+        " where t.table_schema = coalesce(%s, database()) and t.table_name = %s",
+        mine,
+    )
+    keys = link.ask(
+        "select k.constraint_name, k.column_name, k.referenced_table_schema, k.referenced_table_name, k.referenced_column_name"
+        " from information_schema.key_column_usage k join information_schema.table_constraints t"
+        " on t.constraint_schema = k.constraint_schema and t.constraint_name = k.constraint_name and t.table_name = k.table_name"
+        " where k.table_schema = coalesce(%s, database()) and k.table_name = %s"
+        " and t.constraint_type in ('FOREIGN KEY', 'UNIQUE') order by k.constraint_name, k.ordinal_position",
+        mine,
+    )
+    found = [Constraint(str(one), _named(str(sql)), str(sql)) for one, sql in checks]
+    for one in dict.fromkeys(row[0] for row in keys):
+        rows = [row for row in keys if row[0] == one]
+        other = (str(rows[0][2]), str(rows[0][3])) if rows[0][3] else None
+        columns, others = (tuple(str(row[at]) for row in rows) for at in (1, 4))
+        found.append(Constraint(str(one), columns, None, other, others if other else ()))
+    return found
+
+
+def _named(sql: str) -> tuple[str, ...]:
+    """The names in backticks: all columns of a condition, as the server writes it."""
+    return tuple(dict.fromkeys(one.replace("``", "`") for one in _NAME.findall(sql)))
 
 
 def undo_changes(link: Link, table: tuple[str | None, str], before: Table) -> None:

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TaskFailed
 from . import history
 from . import mysql_ledger as ledger
-from .base import BadValue, Counts, Job, Lane, Mode, Passing, Refused, Rows, Session, Writer
+from .base import BadValue, Constraint, Counts, Job, Lane, Mode, Passing, Refused, Rows, Session, Writer
 from .mysql_catalogue import Table, table_of
 from .mysql_link import Link, name_of
 from .mysql_load import Loader
-from .mysql_table import STAGE, altered, create_table, dependants, refuse, side_name, stage_table, undo_changes
+from .mysql_table import (
+    STAGE,
+    altered,
+    constraints,
+    create_table,
+    dependants,
+    refuse,
+    side_name,
+    stage_table,
+    undo_changes,
+)
 from .mysql_text import decoder, lines, literal
 from .mysql_types import described, native_of, ticked
 from .types import Column, Schema
@@ -405,6 +415,9 @@ class MysqlWriter(Writer):
                 " run it in a task of its own"
             )
         return self._link.do(sql, doing=self._doing)
+
+    def constraints(self, table: tuple[str | None, str]) -> list[Constraint]:
+        return constraints(self._link, table, self.dialect)
 
     def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
         found = table_of(self._link, job.table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Cancelled, near
 from . import postgres_ledger as ledger
 from . import postgres_rights as rights
-from .base import BadValue, Counts, Job, Lane, Passing, Refused, Rows, Session, Writer
+from .base import BadValue, Constraint, Counts, Job, Lane, Passing, Refused, Rows, Session, Writer
 from .history import as_made
 from .ledger import NAME as LEDGER
 from .postgres_ddl import alter_table, create_table, refuse_long_names
@@ -95,6 +95,16 @@ class PostgresWriter(Writer):
     def do(self, sql: str) -> int:
         with self._telling(str(self._table or "the sink")):
             return self._connection.execute(sql.encode()).rowcount
+
+    def constraints(self, table: tuple[str | None, str]) -> list[Constraint]:
+        with self._telling(_shown(table)):
+            rows = self._connection.execute(
+                _CONSTRAINTS.encode(), [quoted(self._schema_of(table), table[1])]
+            ).fetchall()
+        return [
+            Constraint(name, tuple(columns), sql, (schema, other) if other else None, tuple(others or ()))
+            for name, columns, sql, schema, other, others in rows
+        ]
 
     def alter(self, job: Job, added: Sequence[Column], widened: Sequence[Column]) -> list[str]:
         with self._telling(_shown(job.table)):
@@ -481,6 +491,17 @@ class PostgresWriter(Writer):
         if self._is_begun:
             self.rollback()
 
+
+_CONSTRAINTS = """
+select conname::text, array(
+        select a.attname::text from unnest(conkey) with ordinality k (n, at)
+        join pg_attribute a on a.attrelid = conrelid and a.attnum = k.n order by k.at),
+    case contype when 'c' then pg_get_expr(conbin, conrelid) end, ns.nspname::text, c.relname::text, array(
+        select a.attname::text from unnest(confkey) with ordinality k (n, at)
+        join pg_attribute a on a.attrelid = confrelid and a.attnum = k.n order by k.at)
+from pg_constraint left join pg_class c on c.oid = confrelid left join pg_namespace ns on ns.oid = c.relnamespace
+where conrelid = to_regclass(%s) and contype in ('c', 'f', 'u') and not condeferred order by contype, conname
+"""
 
 _SHAPE = """
 select c.relkind::text, exists (

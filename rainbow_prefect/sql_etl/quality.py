@@ -17,6 +17,7 @@ from .deletes import refuse as refuse_deletes
 from .history import History, refuse_late, versions
 from .history import refuse as refuse_history
 from .shape import Shape, shaped
+from .sieve import Sieve, fixes
 from .types import Schema
 
 
@@ -41,6 +42,10 @@ class Quality:
             return True
         several = self.checks.columns.values() if self.checks is not None else ()
         return any(one.on_fail == "quarantine" for each in several for one in each)
+
+
+_STAGED = ("insert_new", "upsert", "delete_insert", "scd2")
+"""The modes whose rows come into a stage in any case."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,22 @@ def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, re
     return Fitted(query, replace(job, stage=needs_stage, most_rejected=most), existing, made, warnings)
 
 
+def sieve_of(quality: Quality, job: Job, target: Schema, writer: Writer) -> Sieve | None:
+    """What leaves out the rows that the table cannot hold, where that is asked for and some may be there.
+
+    Raises:
+        Refused: rows are asked to be left out for a column whose values cannot be looked at.
+    """
+    discards = quality.contract.types == "discard_row"
+    most = quality.max_bad_rows if quality.on_bad_row == "quarantine" else None
+    if writer.dialect == "sqlite" or (not discards and (most is None or writer.finds_bad_rows)):
+        return None  # SQLite takes any value in any column, and puts rows aside itself
+    # NULLs that are appended are found in the stage, with those keys that come twice
+    found = fixes(job.schema, target, writer.dialect, nulls=most is not None and job.mode != "append")
+    secret = frozenset(job.options.get("secret_columns") or ())
+    return Sieve(job.schema.names, found, most, secret) if found else None
+
+
 def before(quality: Quality, writer: Writer) -> None:
     """The statements of the sink that come before the rows."""
     for one in quality.pre:
@@ -101,11 +122,17 @@ def before(quality: Quality, writer: Writer) -> None:
 
 
 def finished(
-    quality: Quality, job: Job, existing: Schema | None, writer: Writer, counts: Counts, say: Callable[[str], None]
+    quality: Quality,
+    job: Job,
+    existing: Schema | None,
+    writer: Writer,
+    counts: Counts,
+    say: Callable[[str], None],
+    sieve: Sieve | None = None,
 ) -> tuple[Counts, list[str]]:
     """Ask the checks, let the writer finish, put aside what is bad; gives the counts and the warnings.
 
-    `existing` are the columns of the table, None when it was made with this load.
+    `existing` are the columns of the table, None when it was made with this load. What `sieve` left out did not come.
 
     Raises:
         BadValue: a check does not hold, or too many rows are bad.
@@ -113,11 +140,13 @@ def finished(
     warnings: list[str] = []
     counts.quarantined = len(writer.rejected)
     checked: list[Rejected] = []
-    if existing is not None and job.stage and job.most_rejected and not writer.finds_bad_rows:
-        checked = checking.put_aside_refused(job, existing, writer, most_bad=quality.max_bad_rows)
+    sifted = list(sieve.rejected) if sieve is not None and sieve.most is not None else []
+    if existing is not None and (job.stage or job.mode in _STAGED) and job.most_rejected and not writer.finds_bad_rows:
+        left = quality.max_bad_rows - len(sifted)
+        checked = checking.put_aside_refused(job, existing, writer, most_bad=left)
         counts.quarantined += len(checked)
     if quality.checks is not None:
-        left = quality.max_bad_rows - counts.quarantined
+        left = quality.max_bad_rows - counts.quarantined - len(sifted)
         found = checking.look(quality.checks, job, writer, counts, most_bad=left, on_bad_row=quality.on_bad_row)
         warnings = found.warnings
         checked += found.rejected
@@ -127,10 +156,15 @@ def finished(
     counts = writer.finish(counts)
     if gone:
         counts.deleted = (counts.deleted or 0) + gone
-    rejected = [*writer.rejected, *checked]
+    rejected = [*sifted, *writer.rejected, *checked]
     if len(rejected) > quality.max_bad_rows:
         raise BadValue(checking.too_many(quality.max_bad_rows, rejected[-1].error))
     counts.quarantined = len(rejected)
+    if sieve is not None and sieve.count:
+        counts.read += sieve.count
+        counts.discarded = sieve.count - len(sifted)
+    if sieve is not None and counts.discarded:
+        warnings.append(f"left out {counts.discarded} rows that do not fit, e.g. {sieve.rejected[0].error}")
     rejects.store(rejected, job, writer)
     for one in quality.post:
         writer.do(one)

@@ -188,11 +188,11 @@ class QualityKeys(Task):
                 "remove one of the two",
                 on_key=True,
             )
-        if self.quality().puts_aside:
+        if self.quality().puts_aside or self.contract.types == "discard_row":
             yield Flaw(
                 ("delete_missing",),
-                "a row that is put aside would be taken for one that is gone",
-                "write `on_bad_row: fail`",
+                "a row that is left out would be taken for one that is gone",
+                "write `on_bad_row: fail`, and no `discard_row` in `contract`",
                 on_key=True,
             )
         if self.history is not None and self.history.by is not None:

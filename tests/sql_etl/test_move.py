@@ -91,6 +91,7 @@ def test_rows_arrive_as_they_are_in_columns_of_the_same_types(shop: Shop) -> Non
         "rows_updated": None,
         "rows_deleted": None,
         "rows_quarantined": 0,
+        "rows_discarded": 0,
         "bytes": 0,
         "seconds": 0,
         "engine": "rows",
