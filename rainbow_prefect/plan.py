@@ -131,7 +131,7 @@ def _when(app: App, pipeline: Pipeline, task: Task) -> str:
 def _partitions(task: Task, reads: Input) -> int | None:
     """How many slices there will be; None when that depends on data that is not there yet."""
     if task.split_size is None:
-        return task.executors
+        return task.slice_count
     if reads.kind == "none":
         return 1
     if reads.kind == "static" and isinstance(reads.value, list):

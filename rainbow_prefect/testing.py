@@ -231,6 +231,7 @@ def _run_task(
     began = time.monotonic()
     for index, given in enumerate(slices):
         report.partitions.append(_run_slice(rendered, run_of(index, given)))
+    rendered.end("run_task")
     report.seconds = time.monotonic() - began
     outputs = [one.output for one in report.partitions]
     report.output = outputs if task.is_split else outputs[0]
@@ -270,7 +271,7 @@ def _slices(task: Task, input: Any) -> list[Any]:
     from .run import chunks, split
 
     if not (task.split_input or task.split_size):
-        return [input] * task.executors
+        return [input] * task.slice_count
     if not isinstance(input, list):
         raise CallError(f"task '{task.task}' splits its input, so it must be a list, got {type(input).__name__}")
     return list(chunks(input, task.split_size) if task.split_size else split(input, task.executors))

@@ -13,6 +13,8 @@ from .execution import param_option
 from .options import json_option, path_argument, pipeline_option, print_json
 from .sql_task import Chosen, chosen, task_option
 
+_SHOWN_PARTS = 50
+
 if TYPE_CHECKING:
     from ..sql_etl.base import Reader, Writer
     from ..sql_etl.move import Prepared
@@ -35,7 +37,8 @@ def command(path: Path, pipeline: str | None, task: str | None, params: tuple[st
     with one.reader() as reader, one.writer() as writer:
         with one.located():
             prepared = prepare(one.order, reader, writer)
-        found = _found(one, prepared, reader, writer)
+            pieces = _parts(one, reader, writer)
+        found = {**_found(one, prepared, reader, writer), "split": pieces}
     masked = one.secrets.mask_data(found)
     if as_json:
         print_json(masked)
@@ -73,6 +76,31 @@ def _found(one: Chosen, prepared: Prepared, reader: Reader, writer: Writer) -> d
         "statements": [text for text in prepared.statements if text not in prepared.ddl],
         "warnings": list(prepared.warnings),
         "state": dict(prepared.before),
+    }
+
+
+def _parts(one: Chosen, reader: Reader, writer: Writer) -> dict[str, Any] | None:
+    """The parts of a task that is split, and where they go; None for others."""
+    from ..sql_etl.move import prepare
+    from ..sql_etl.parts import cut, orders, stage_of
+
+    split = one.task.split
+    if split is None:
+        return None
+    made = cut(one.order, split, reader, writer)
+    is_whole = split.is_whole(one.order.mode)
+    first = [text for order in orders(one.order, split, made)[:1] for text in prepare(order, reader, writer).statements]
+    return {
+        "executors": split.executors,
+        "stage": stage_of(one.order)[1] if is_whole else None,
+        "parts": [
+            {
+                "part": part.name,
+                "where": " AND ".join(part.where) or (f"partition {part.partition}" if part.partition else ""),
+            }
+            for part in made.parts
+        ],
+        "statements": first,
     }
 
 
@@ -125,7 +153,21 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     yield from table(rows)
     yield from _section("query", list(_query(source)))
     yield from _section("table", found["ddl"])
+    if found["split"] is not None:
+        yield from _split(found["split"])
     yield from _section("load", found["statements"])
+
+
+def _split(split: dict[str, Any]) -> Iterator[str]:
+    """The parts, and what is done for each of them when they go to a stage."""
+    yield ""
+    yield f"parts, {split['executors']} at once"
+    rows = [(one["part"], one["where"] or "all rows") for one in split["parts"][:_SHOWN_PARTS]]
+    yield from (f"  {text}" for text in table(rows))
+    if len(split["parts"]) > _SHOWN_PARTS:
+        yield f"  and {len(split['parts']) - _SHOWN_PARTS} more"
+    if split["stage"] is not None:
+        yield from _section(f"each part, into the stage {split['stage']}", split["statements"])
 
 
 def _reasons(others: list[dict[str, str]]) -> dict[str, list[str]]:

@@ -150,7 +150,7 @@ def _keys(pipeline: Pipeline, task: SqlEtl, key: str, text: str) -> tuple[str | 
     number = next(index for index, one in enumerate(pipeline.tasks) if one.task == task.task)
     if not key:
         asks = [one for one in ("query", "query_file", "source_table") if getattr(task, one) is not None]
-        key = next((one for one in ("keys", "mode", "cursor") if text.startswith(f"`{one}`")), "")
+        key = next((one for one in ("keys", "mode", "cursor", "split") if text.startswith(f"`{one}`")), "")
         key = "incremental" if key == "cursor" else key or (asks[0] if asks and text.startswith("the query") else "")
     return ("pipelines", at, "tasks", number, *([key] if key else []))
 

@@ -121,7 +121,7 @@ def slices_of(task: Task, value: Any, *, what: str) -> Sequence[Any]:
         TaskFailed: it must be split and is not a list.
     """
     if task.split_size is None and not task.split_input:
-        return [value] * task.executors
+        return [value] * task.slice_count
     items = value_of(value)
     if not isinstance(items, list):
         key = "split_size" if task.split_size is not None else "split_input"

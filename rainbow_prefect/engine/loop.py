@@ -139,7 +139,7 @@ class Loop:
         for index, given in enumerate(inputs):
             key = self.world.storage.key(run.name, index, lineage)
             run.slices.append(Slice(PartitionReport(index, given, "pending"), key))
-        run.most = max(1, run.step.task.executors)
+        run.most = max(1, run.step.task.slice_count)
         self.world.artifacts.begin(run)
         self.world.send("task_started", task=run.name, count=len(inputs))
         run.waiting.extend(self._not_kept(run))

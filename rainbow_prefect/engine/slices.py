@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
 import traceback
@@ -27,6 +28,8 @@ from .events import Events
 from .logs import Logs
 from .logs import Slice as LogSource
 from .storage import Kept, Storage
+
+logger = logging.getLogger(__name__)
 
 Cause = Literal["timed_out", "cancelled", "failed"]
 
@@ -346,6 +349,7 @@ class StepRun:
 
     def conclude(self) -> None:
         """Decide how the task went, once none of its slices is under way."""
+        self._end()
         reports = [one.report for one in self.slices]
         bad = [one for one in self.slices if one.report.state != "completed"]
         done = len(reports) - len(bad)
@@ -393,6 +397,15 @@ class StepRun:
             "exit_code": max((one.exit_code or 0 for one in reports), default=0),
             "queue_seconds": max((one.waited or 0.0 for one in self.slices), default=0.0),
         }
+
+    def _end(self) -> None:
+        """Let the task give back what it took; the slices are as they are."""
+        if self._task is None:
+            return
+        try:
+            self._task.end(self.world.run_id)
+        except Exception:
+            logger.warning("task '%s' could not clean up", self.name, exc_info=True)
 
     def _summary(self, bad: list[Slice], done: int) -> str:
         """What failed, with its input."""

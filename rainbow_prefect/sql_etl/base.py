@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import TaskFailed
+from .ledger import NAME as LEDGER
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,22 +82,27 @@ class Query:
     """What is read: a statement that gives rows, or a table (schema or None, name), whole or where `where` holds.
 
     `where` and `columns` (names with their expressions, in order; empty: all) are SQL of the source. `literal` of the open source
-    writes values for them.
+    writes values for them. Of a table only `partition` may be read, by sources that call one by its name.
     """
 
     sql: str | None = None
     table: tuple[str | None, str] | None = None
     where: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
+    partition: str | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the parts that a query was cut into: `name` is the same in each attempt, `where` is SQL of the source."""
+    """One of the parts that a query was cut into: `name` is the same in each attempt, `where` is SQL of the source.
+
+    It may be a `partition` of the table instead.
+    """
 
     name: str = "all"
     where: tuple[str, ...] = ()
     snapshot: str | None = None
+    partition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,8 +197,12 @@ class Reader:
         """Read as of the snapshot of a part, in which other open sources read its other parts; first of all calls.
 
         Raises:
-            Passing: the snapshot is gone, since the session that made the parts has ended.
+            Gone: the session that keeps the snapshot has ended.
         """
+
+    def snapshot(self) -> str | None:
+        """A name under which other open sources read as of the same moment, while this one is open; None: there is none."""
+        return None
 
     def describe(self, query: Query) -> Schema:
         """The columns of a query from the catalogue or the statement's description, never from the data.
@@ -307,6 +317,10 @@ class Writer:
         """Take Arrow; gives how many rows came."""
         raise TypeError(f"{type(self).__name__} does not implement write_batches()")
 
+    def take(self, table: tuple[str | None, str]) -> int:
+        """Take all rows of a table of this sink, which has the columns of the job; gives how many came."""
+        raise Refused(f"a sink of type {self.dialect} takes no parts into a stage")
+
     def finish(self, counts: Counts) -> Counts:
         """Bring the rows from the stage to the table, where there is a stage; check the keys.
 
@@ -380,6 +394,27 @@ class Writer:
     def state(self, job: Job) -> Mapping[str, Any]:
         """What the last committed load of this task left in the ledger: `{'cursor': ...}`; empty at first."""
         return {}
+
+    def loaded(self, job: Job) -> Mapping[str, int]:
+        """The parts of a run of this task that are committed, each with the rows that it wrote; outside of a load."""
+        mine = f"job = {self.literal(job.name)} AND run_key = {self.literal(job.run_key)} AND committed IS NOT NULL"
+        rows = self._of_ledger(job, f"part, rows_written FROM {{}} WHERE {mine}")
+        return {str(part): int(written or 0) for part, written in rows}
+
+    def jobs(self, job: Job, part: str) -> list[tuple[str, str]]:
+        """All jobs of which the ledger has this part, and when it began (UTC, ISO); outside of a load."""
+        rows = self._of_ledger(job, f"job, begun FROM {{}} WHERE part = {self.literal(part)}")
+        return [(str(name), str(begun)) for name, begun in rows]
+
+    def _of_ledger(self, job: Job, wanted: str) -> list[tuple[Any, ...]]:
+        table = (job.table[0], LEDGER)
+        if self.describe(table) is None:
+            return []
+        return self.query(f"SELECT {wanted.format('.'.join(self.quoted(one) for one in table if one))}")
+
+    def drop(self, table: tuple[str | None, str]) -> None:
+        """Remove a table that was a stage, where it is there; outside of a load."""
+        raise Refused(f"a sink of type {self.dialect} has no stages")
 
     def forget(self, job: Job) -> int:
         """Delete the states of this task from the ledger, so that the next load begins anew; gives how many there were.

@@ -157,6 +157,8 @@ class DuckReader(Reader):
             int(split.get("parts") or split.get("executors") or 1),
             split.get("method"),
         )
+        if split.get("every") or split.get("ctid") or split.get("partitions"):
+            raise Refused("a source of DuckDB is split in ranges or hashes of a column; write `split: {by: COLUMN}`")
         if by is None or by not in schema:
             raise Refused(f"`split: {{by: {by}}}` is no column of the query (columns: {', '.join(schema.names)})")
         if method not in (None, *_METHODS):

@@ -219,6 +219,18 @@ class DuckWriter(Writer):
             self._row += batch.num_rows
         return self._row
 
+    def take(self, table: tuple[str | None, str]) -> int:
+        job = self._job
+        assert job is not None, "a load has begun"
+        names = ", ".join(map(quoted, job.schema.names))
+        self._row = self._count(
+            f"INSERT INTO {self.staged()} ({names}) SELECT {names} FROM {quoted(*self._placed(table))}"
+        )
+        return self._row
+
+    def drop(self, table: tuple[str | None, str]) -> None:
+        self._ask(f"DROP TABLE IF EXISTS {quoted(*self._placed(table))}", "the stage cannot be removed")
+
     def _insert(self, statement: str, batch: Any) -> None:
         import duckdb
         import pyarrow

@@ -342,6 +342,14 @@ class FilesWriter(Writer):
         mine = [one for one in loads if one.job == job.name and one.state is not None]
         return (mine[-1].state or {}) if mine else {}
 
+    def loaded(self, job: Job) -> Mapping[str, int]:
+        loads = manifest.read(self._at(job.table).manifest()[0]).loads
+        return {one.part: one.rows for one in loads if (one.job, one.run_key) == (job.name, job.run_key)}
+
+    def jobs(self, job: Job, part: str) -> list[tuple[str, str]]:
+        loads = manifest.read(self._at(job.table).manifest()[0]).loads
+        return [(one.job, one.committed) for one in loads if one.part == part]
+
     def forget(self, job: Job) -> int:
         at = self._at(job.table)
         for _ in range(_TRIES):

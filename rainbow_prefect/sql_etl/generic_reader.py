@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, Engine, exc, text
@@ -221,7 +222,25 @@ class GenericReader(Reader):
         return self._engine.dialect.identifier_preparer.quote_identifier(name)
 
     def parts(self, query: Query, schema: Schema, split: Mapping[str, Any]) -> list[Part]:
-        raise Refused(f"a source of '{self.dialect}' cannot be split")
+        """Ranges (`by`, `executors`) with about equally many rows of SQLite; whatever has no order there has one by its class.
+
+        Each part is read in a snapshot of its own.
+        """
+        if self.dialect != "sqlite":
+            raise Refused(f"a source of '{self.dialect}' cannot be split; remove `split`")
+        name, number = split.get("by"), int(split.get("executors") or 1)
+        if not name or split.get("every"):
+            raise Refused("a source of SQLite is split in ranges of a column; write `split: {by: COLUMN}` without more")
+        column, source = self.quoted(str(name)), f"({self.statement(query)}\n) AS q"
+        count = self.value(f"SELECT count({column}) FROM {source}")
+        places = sorted({count * n // number for n in range(1, number)} - {0})
+        bounds = [
+            self.value(
+                f"SELECT quote({column}) FROM {source} WHERE {column} IS NOT NULL ORDER BY {column} LIMIT 1 OFFSET {at}"
+            )
+            for at in places
+        ]
+        return _between(str(name), column, list(dict.fromkeys(bounds)))
 
     def cancel(self) -> None:
         with contextlib.suppress(Exception):
@@ -234,6 +253,16 @@ class GenericReader(Reader):
             self._connection.close()
         with contextlib.suppress(Exception):
             self._engine.dispose()
+
+
+def _between(name: str, column: str, bounds: Sequence[str]) -> list[Part]:
+    """Ranges of which the first has NULL and all that is below, the last all that is above."""
+    if not bounds:
+        return [Part(f"{name} 1/1")]
+    wheres = [f"{column} < {bounds[0]} OR {column} IS NULL"]
+    wheres += [f"{column} >= {low} AND {column} < {high}" for low, high in pairwise(bounds)]
+    wheres.append(f"{column} >= {bounds[-1]}")
+    return [Part(f"{name} {n}/{len(wheres)}", (one,)) for n, one in enumerate(wheres, 1)]
 
 
 def _refuse_twice(names: Sequence[str]) -> None:

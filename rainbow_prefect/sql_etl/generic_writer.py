@@ -43,6 +43,7 @@ from .types import Column, Schema
 
 STAGE = "_rainbow_stage"
 _SHOWN_KEYS = 5
+_TAKEN_ROWS = 5_000
 _PARAMETERS = {"sqlite": 32_766, "mssql": 2_100, "oracle": 65_535}
 _MOST_COLUMNS = {"sqlite": 2_000, "mssql": 1_024, "oracle": 1_000}
 _NEEDS_STAGE: tuple[Mode, ...] = ("insert_new", "upsert", "delete_insert", "scd2")
@@ -245,6 +246,55 @@ class GenericWriter(Writer):
                 self._insert(statement, self._all_fixed(batch, fixes), names, size)
             self._ordinal += len(batch)
         return self._ordinal
+
+    def take(self, table: tuple[str | None, str]) -> int:
+        """Row by row, since a column may keep less of a value than the stage does, and would change it without a word."""
+        assert self._job is not None, "a load has begun"
+        names = ", ".join(map(self._quoted, self._job.schema.names))
+        stage = ".".join(self._quoted(one) for one in table if one)
+        try:
+            with contextlib.closing(
+                self._connection.exec_driver_sql(f"SELECT {names} FROM {stage}")  # as they are stored
+            ) as result:
+                return self.write_rows(self._fetched(result))
+        except exc.SQLAlchemyError as error:
+            raise told(error, f"the stage '{table[1]}' cannot be read") from None
+
+    @staticmethod
+    def _fetched(result: Any) -> Iterator[Rows]:
+        while rows := [tuple(one) for one in result.fetchmany(_TAKEN_ROWS)]:
+            yield rows
+
+    def loaded(self, job: Job) -> Mapping[str, int]:
+        table = ledger(job.table[0])
+        mine = and_(table.c.job == job.name, table.c.run_key == job.run_key, table.c.committed.is_not(None))
+        rows = self._looked(job, select(table.c.part, table.c.rows_written).where(mine))
+        return {str(part): int(written or 0) for part, written in rows}
+
+    def jobs(self, job: Job, part: str) -> list[tuple[str, str]]:
+        table = ledger(job.table[0])
+        return [
+            (str(name), str(begun))
+            for name, begun in self._looked(job, select(table.c.job, table.c.begun).where(table.c.part == part))
+        ]
+
+    def _looked(self, job: Job, wanted: Any) -> list[tuple[Any, ...]]:
+        """What the ledger has, asked without the lock of who writes."""
+        try:
+            if not inspect(self._engine).has_table(ledger(job.table[0]).name, job.table[0]):
+                return []
+            with self._engine.connect() as connection:
+                return [tuple(one) for one in connection.execute(wanted)]
+        except exc.SQLAlchemyError as error:
+            raise told(error, "the ledger cannot be read") from None
+
+    def drop(self, table: tuple[str | None, str]) -> None:
+        gone = Table(quoted_name(table[1], quote=True), MetaData(), schema=table[0])
+        try:
+            with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+                gone.drop(connection, checkfirst=True)
+        except exc.SQLAlchemyError as error:
+            raise told(error, f"the stage '{table[1]}' cannot be removed") from None
 
     def _all_fixed(self, batch: Rows, fixes: Sequence[Any]) -> Rows:
         if not any(fixes):

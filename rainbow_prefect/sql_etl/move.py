@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import Cancelled, TaskFailed
 from . import deletes, quality
-from .base import Counts, Job, Mode, Passing, Query, Reader, Refused, Session, Writer
+from .base import Counts, Gone, Job, Mode, Part, Passing, Query, Reader, Refused, Session, Writer
 from .config import Sink, Source
 from .incremental import Incremental, Span, Window, spanned, window
 from .lanes import Choice, Engine, choose, misfits
@@ -141,9 +141,22 @@ def move(order: Order, source: Source, sink: Sink, session: Session) -> Moved:
         Refused, BadValue, Passing: as they are told; the sink is as it was.
         Cancelled: `session.stop` was set.
     """
+    return repeated(lambda attempt: _once(order, source, sink, session, attempt), session)
+
+
+def repeated(do: Callable[[int], T], session: Session) -> T:
+    """Do something; a fault that may pass is tried again with a pause.
+
+    Raises:
+        Passing: it did not pass.
+        Gone: the snapshot is gone, which no pause mends.
+        Cancelled: `session.stop` was set.
+    """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _once(order, source, sink, session, attempt)
+            return do(attempt)
+        except Gone:
+            raise
         except Passing as error:
             if session.stop.is_set():
                 raise Cancelled("cancelled; nothing was written") from None
@@ -163,8 +176,8 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         Refused: the columns, keys or types of the two do not go together; all of it is told at once.
     """
     query = order.query
-    before: dict[str, Any] = {}
-    state: Mapping[str, Any] | None = None
+    before = dict(order.before or {})
+    state = order.state
     if order.incremental is not None:
         before = dict(writer.state(Job(order.name, order.run_key, order.table, order.mode, Schema(()))))
         found = bounded(order, order.incremental, reader, before)
@@ -182,7 +195,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         part=order.part,
         attempt=attempt,
         keys=order.keys,
-        serial=order.incremental is not None,
+        serial=order.incremental is not None or order.before is not None,
         options=order.options,
     )
     _refuse_keys(job)
@@ -306,15 +319,15 @@ def _listed(names: Sequence[str]) -> str:
 
 def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: int) -> Moved:
     begun = time.monotonic()
-    session = replace(session, is_same=_is_same(source, sink, session))
-    if session.is_same:
-        _refuse_itself(order)
+    session = replace(session, is_same=refuse_itself(order, source, sink, session))
     reader = source.open(session)
     try:
         reader = around(reader, order, session)
+        if order.snapshot is not None:
+            reader.at(Part(order.part, snapshot=order.snapshot))
         writer = sink.open(session)
         try:
-            with _cancelled_by(session, reader, writer):
+            with cancelled_by(session, reader, writer):
                 return _loaded(order, reader, writer, session, attempt, begun)
         except BaseException:
             writer.rollback()
@@ -323,6 +336,18 @@ def _once(order: Order, source: Source, sink: Sink, session: Session, attempt: i
             writer.close()
     finally:
         reader.close()
+
+
+def refuse_itself(order: Order, source: Source, sink: Sink, session: Session) -> bool:
+    """Whether source and sink are one database.
+
+    Raises:
+        Refused: they are, and it cannot do to itself what is asked.
+    """
+    is_same = _is_same(source, sink, session)
+    if is_same:
+        _refuse_itself(order)
+    return is_same
 
 
 def _is_same(source: Source, sink: Sink, session: Session) -> bool:
@@ -352,15 +377,17 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         ".".join(one for one in order.table if one), order.mode, lane, prepared.choice.reason, order.part, attempt
     )
     moved.ddl = list(prepared.ddl)
+    if order.stage is not None:
+        moved.engine, moved.reason = "stage", ""
     if not writer.begin(job, prepared.existing, prepared.changes):
         moved.skipped = True
         session.say(f"part '{order.part}' of this run is loaded already; nothing to do")
     else:
-        if order.incremental is not None and dict(writer.state(job)) != prepared.before:
-            raise Passing("another run moved the cursor of this task meanwhile")
+        if job.serial and dict(writer.state(job)) != prepared.before:
+            _refuse_moved(order)
         quality.before(order.quality, writer)
         meter = Meter(session.progress, _expected(prepared, reader))
-        counts = Counts(read=_pumped(prepared, reader, writer, session, meter))
+        counts = Counts(read=_come(order, prepared, reader, writer, session, meter))
         meter.end(counts.read)
         sieve = prepared.sieve
         left_out = sieve.count if sieve is not None else 0
@@ -377,6 +404,24 @@ def _loaded(order: Order, reader: Reader, writer: Writer, session: Session, atte
         writer.commit(moved.counts, prepared.state)
     moved.seconds = time.monotonic() - begun
     return moved
+
+
+def _refuse_moved(order: Order) -> None:
+    """The bounds of this load are those of another state."""
+    text = "another run moved the cursor of this task meanwhile"
+    raise Passing(text) if order.before is None else Refused(f"{text}; start a new run")
+
+
+def _come(order: Order, prepared: Prepared, reader: Reader, writer: Writer, session: Session, meter: Meter) -> int:
+    """Bring all rows to the sink, from the source or from where they are already; gives how many."""
+    if order.stage is None:
+        return _pumped(prepared, reader, writer, session, meter)
+    rows = writer.take(order.stage)
+    if rows != order.stage_rows:
+        raise Refused(
+            f"the stage '{order.stage[1]}' has {rows} rows and the parts of this run wrote {order.stage_rows}; start a new run"
+        )
+    return rows
 
 
 def _expected(prepared: Prepared, reader: Reader) -> int | None:
@@ -468,7 +513,7 @@ def with_nothing(queue: Queue[Any]) -> None:
 
 
 @contextmanager
-def _cancelled_by(session: Session, reader: Reader, writer: Writer) -> Iterator[None]:
+def cancelled_by(session: Session, reader: Reader, writer: Writer) -> Iterator[None]:
     """End what the servers do as soon as the run is cancelled; an error that comes of it is told as the cancel that it is."""
     is_over = threading.Event()
 

@@ -183,6 +183,8 @@ def sql_of(link: Link, query: Query) -> str:
     """The one statement that reads a query; a query without conditions and columns of ours is sent as it is."""
     if query.table is not None:
         taken, conditions = name_of(query.table), query.where
+        if query.partition is not None:
+            taken += f" PARTITION ({ticked(query.partition)})"
     else:
         text = single(query.sql or "", link.doing)
         if not query.where and not query.columns:

@@ -143,16 +143,20 @@ class MysqlReader(Reader):
     # -- parts
 
     def parts(self, query: Query, schema: Schema, split: Mapping[str, Any]) -> list[Part]:
-        """Parts by ranges (`by`, `executors`) or hashes (`hash`) of a column, or windows of time (`by`, `every: 1 day`).
+        """Parts by ranges (`by`, `executors`) or hashes (`hash`) of a column, windows of time (`by`, `every: 1 day`), or
+        the partitions of a table (`partitions: true`).
 
         Each part is read in a snapshot of its own, since MySQL gives none to others: rows that change while the parts are
         read may be in two of them or in none. Every value, also NULL and what comes later, belongs to one part.
         """
-        ways = [one for one in ("by", "hash") if split.get(one)]
-        if len(ways) != 1 or set(split) - {"by", "hash", "every", "executors"}:
+        ways = [one for one in ("by", "hash", "partitions") if split.get(one)]
+        if len(ways) != 1 or set(split) - {"by", "hash", "partitions", "every", "executors"}:
             raise Refused(
-                f"`split` of a MySQL source takes `by` (with `every`) or `hash`; it has {', '.join(split) or 'none'}"
+                "`split` of a MySQL source takes `by` (with `every`), `hash` or `partitions`;"
+                f" it has {', '.join(split) or 'none'}"
             )
+        if ways == ["partitions"]:
+            return self._partitions(query)
         name = str(split[ways[0]])
         if name not in schema:
             hint = near(name, schema.names)
@@ -171,6 +175,16 @@ class MysqlReader(Reader):
         if low is None or high is None or isinstance(low, str) or isinstance(high, str):
             return [Part(f"{name} 1/1")]
         return cut.windows(low, high, str(every)) if every else cut.ranges(low, high, count)
+
+    def _partitions(self, query: Query) -> list[Part]:
+        rows = self._link.ask(
+            "select distinct partition_name from information_schema.partitions"
+            " where table_schema = coalesce(%s, database()) and table_name = %s and partition_name is not null order by 1",
+            query.table or (None, ""),
+        )
+        if not rows:
+            raise Refused("`partitions` cuts a partitioned table, and this is none; split `by` a column")
+        return [Part(name, partition=name) for name in (str(row[0]) for row in rows)]
 
     def _bound(self, query: Query, function: str, by: str) -> Any:
         inner = sql_of(self._link, query)

@@ -315,6 +315,20 @@ class MysqlWriter(Writer):
             raise Passing(f"{self._doing} was removed meanwhile")
         return found.schema(self.dialect, is_sink=True)
 
+    def take(self, table: tuple[str | None, str]) -> int:
+        job = self._job
+        assert job is not None
+        _refuse_rounding(job, self._schema_of(name_of(job.table)), self._doing)
+        columns = ", ".join(map(ticked, job.schema.names))
+        rows = self._link.do(
+            f"INSERT INTO {self._into} ({columns}) SELECT {columns} FROM {name_of(table)}", doing=self._doing
+        )
+        self._refuse_warnings()
+        return rows
+
+    def drop(self, table: tuple[str | None, str]) -> None:
+        self._link.do(f"DROP TABLE IF EXISTS {name_of(table)}", doing=f"table '{table[1]}'")
+
     # -- from the stage to the table
 
     def finish(self, counts: Counts) -> Counts:

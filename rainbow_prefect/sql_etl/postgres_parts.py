@@ -107,7 +107,7 @@ def _literal(reader: PostgresReader, text: str, kind: Type) -> str:
 
 
 def _windows(reader: PostgresReader, query: Query, name: str, every: str, schema: Schema) -> list[Part]:
-    """One part for each window that has rows between; one more for NULL and infinity, where there are such."""
+    """One part for each window between the first and the last row, which also take what is before, or NULL, and after."""
     kind = schema[name].type
     if kind.kind not in ("date", "timestamp", "timestamptz"):
         raise Refused(
@@ -121,15 +121,13 @@ def _windows(reader: PostgresReader, query: Query, name: str, every: str, schema
     )
     if (months > 0) == (seconds > 0) or months < 0 or seconds < 0:
         raise Refused(f"`every: {every}` is no length of a window; write e.g. 1 hour, 1 day or 1 month")
-    ((low, high, others),) = reader.all(
-        f"select min(c) filter (where isfinite(c))::timestamp::text, max(c) filter (where isfinite(c))::timestamp::text,"
-        " count(*) filter (where c is null or not isfinite(c))"
+    ((low, high),) = reader.all(
+        f"select min(c) filter (where isfinite(c))::timestamp::text, max(c) filter (where isfinite(c))::timestamp::text"
         f" from (select {column} from ({reader.statement(query)}\n) as q) as v(c)"
     )
-    made = _cut(reader, column, kind, (low, high), length, months, seconds) if low is not None else []
-    if others:
-        made.append(Part("other", (f"{column} is null or not isfinite({column})",)))
-    return made or [Part("none", ("false",))]
+    if low is None:
+        return [Part(f"{name} 1/1")]
+    return _cut(reader, column, kind, (low, high), length, months, seconds)
 
 
 def _cut(
@@ -149,16 +147,16 @@ def _cut(
         raise Refused(
             f"`every` makes about {number} parts from {ends[0]} to {ends[1]}, at most {_MOST_PARTS} are made; write a longer one"
         )
-    rows = reader.all(
-        f"select w::text, (w + {length})::text from generate_series({start}, {high}, {length}) as s(w) order by w"
-    )
+    rows = reader.all(f"select w::text from generate_series({start}, {high}, {length}) as s(w) order by w")
     cast = "timestamptz" if kind.kind == "timestamptz" else "timestamp"
-    return [
-        Part(
-            _short(begin), (f"{column} >= {cast} {reader.literal(begin)} and {column} < {cast} {reader.literal(end)}",)
-        )
-        for begin, end in rows
-    ]
+    begins = [str(row[0]) for row in rows]
+    if len(begins) == 1:
+        return [Part(_short(begins[0]))]
+    bounds = [f"{cast} {reader.literal(one)}" for one in begins[1:]]
+    wheres = [f"{column} < {bounds[0]} or {column} is null"]
+    wheres += [f"{column} >= {below} and {column} < {above}" for below, above in pairwise(bounds)]
+    wheres.append(f"{column} >= {bounds[-1]}")
+    return [Part(_short(begin), (where,)) for begin, where in zip(begins, wheres, strict=True)]
 
 
 def _short(moment: str) -> str:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from ..errors import Cancelled, TaskFailed, near
 from . import postgres_stream as stream
-from .base import BadValue, Lane, Part, Passing, Query, Reader, Refused, Rows, Session
+from .base import BadValue, Gone, Lane, Part, Query, Reader, Refused, Rows, Session
 from .postgres_connection import connect
 from .postgres_errors import short, told
 from .types import Column, Schema
@@ -96,7 +96,7 @@ class PostgresReader(Reader):
             try:
                 self._begin(part.snapshot)
             except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
-                raise Passing(
+                raise Gone(
                     "the snapshot of the parts is gone: the session that made them has ended; read them all again"
                 ) from None
 
@@ -367,9 +367,13 @@ class PostgresReader(Reader):
 
         with self._telling("the parts of the query"):
             made = parts(self, query, schema, split)
+        snapshot = self.snapshot()
+        return [replace(one, snapshot=snapshot) for one in made]
+
+    def snapshot(self) -> str | None:
+        with self._telling("the snapshot of the parts"):
             answer = stream.ask(self._connection, "select pg_export_snapshot()")  # which no savepoint may be around
-            snapshot = (answer.get_value(0, 0) or b"").decode()
-            return [replace(one, snapshot=snapshot) for one in made]
+            return (answer.get_value(0, 0) or b"").decode()
 
     def all(self, sql: str) -> Rows:
         """All rows of a small answer."""

@@ -18,7 +18,7 @@ from .ledger import NAME as LEDGER
 from .postgres_ddl import alter_table, create_table, refuse_long_names
 from .postgres_errors import short, told
 from .postgres_ledger import Claim, lock_key, quoted
-from .postgres_load import KEYS_SHOWN, Load, Step, Strategy, Table, load, stage_of
+from .postgres_load import KEYS_SHOWN, Load, Step, Strategy, Table, load, names, stage_of
 from .postgres_replace import asked_strategy, carried, strategy
 from .types import Column, Schema
 
@@ -257,6 +257,21 @@ class PostgresWriter(Writer):
             rows = int((cursor.statusmessage or "").rpartition(" ")[2])
         self._counts["copied"] = rows
         return rows
+
+    def take(self, table: tuple[str | None, str]) -> int:
+        made = self._begun_load()
+        self._refuse_ended()
+        columns = names(made.columns)
+        stage = quoted(self._schema, table[1])
+        with self._telling(str(self._table), secret=self._secret()):
+            sql = f"INSERT INTO {made.into} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {stage}"
+            rows = self._connection.execute(sql.encode()).rowcount
+        self._counts["copied"] = rows
+        return rows
+
+    def drop(self, table: tuple[str | None, str]) -> None:
+        with self._telling(_shown(table)):
+            self._run(f"DROP TABLE IF EXISTS {quoted(self._schema_of(table), table[1])}")
 
     def _refuse_other_types(self) -> None:
         """PostgreSQL takes the bytes of one type for those of another of the same size.

@@ -220,6 +220,9 @@ class Task(Config):
     def prepare(self, run: Run) -> None:
         """What is done once before the first slice starts, e.g. making an environment; `run.input` is None here."""
 
+    def end(self, run_id: str) -> None:
+        """What is done once after the last slice, however it went: give back what `prepare` took."""
+
     def check(self, place: Place) -> Iterator[Flaw]:
         """What is wrong with it that its fields alone cannot tell: files, modules, names. Reads, never imports."""
         yield from ()
@@ -245,7 +248,7 @@ class Task(Config):
     @property
     def is_split(self) -> bool:
         """Whether its output is the list of the outputs of its slices."""
-        return self.split_input or self.split_size is not None or self.executors > 1
+        return self.split_input or self.split_size is not None or self.slice_count > 1
 
     def input_of(self) -> Input:
         """What it reads, whichever spelling says so; `static` JSON text is decoded.

@@ -18,9 +18,11 @@ from ..sql_etl.base import MODES, Mode, Query, Session
 from ..sql_etl.config import AnySink, AnySource, Sink, Source
 from ..sql_etl.deletes import DeleteMissing, Deletes
 from ..sql_etl.shape import Listed
+from ..sql_etl.split import Split
 from ..sql_etl.stores import block_flaw, is_block, is_url, sink_of, source_of
 from .base import Flaw, Place, Task
 from .sql_quality import QualityKeys
+from .sql_split import split_flaws
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -57,7 +59,7 @@ _TO = Annotated[str | AnySink, BeforeValidator(_store(AnySink)), _EITHER]
 
 
 _OF_SINKS = (
-    *("source_table", "table", "output_table", "mode", "keys", "engine", "incremental"),
+    *("source_table", "table", "output_table", "mode", "keys", "engine", "incremental", "split"),
     *(one for one in QualityKeys.model_fields if one not in Task.model_fields),
 )
 """The keys that say something of moved rows."""
@@ -125,6 +127,10 @@ class SqlEtl(QualityKeys):
         default=None, description="Read only what is new; `{{cursor}}` in the query is where the last load ended."
     )
 
+    split: Split | None = Field(
+        default=None, description="Move the rows in parts, in several slices at once: `{by: order_id, executors: 4}`."
+    )
+
     statements: Listed = Field(default=(), description="Without a sink: statements to run before `query`, one by one.")
     writes: bool = Field(
         default=False, description="Without a sink: let the statements change the database; else they only read."
@@ -156,7 +162,10 @@ class SqlEtl(QualityKeys):
         yield from self.quality_flaws()
         if self.executors > 1 or self.split_input or self.split_size is not None:
             key = next(one for one in ("executors", "split_input", "split_size") if one in self.model_fields_set)
-            yield Flaw((key,), f"'{key}' is not for tasks of type '{self.type}'", "remove it", on_key=True)
+            hint = "write `split: {by: COLUMN, executors: 4}`" if self.sink is not None else "remove it"
+            yield Flaw((key,), f"'{key}' is not for tasks of type '{self.type}'", hint, on_key=True)
+        if self.split is not None and self.sink is not None:
+            yield from split_flaws(self, self.split, place)
         yield from _flaws_of("source", self.source, [one.source for one in place.app.sources if one.source])
         if self.sink is not None:
             yield from _flaws_of("sink", self.sink, [one.sink for one in place.app.sinks if one.sink])
@@ -195,6 +204,26 @@ class SqlEtl(QualityKeys):
 
     # -- what it does
 
+    @property
+    def slice_count(self) -> int:
+        return self.executors if self.split is None else self.split.executors
+
+    def prepare(self, run: Run) -> None:
+        if self.split is None or self.sink is None:
+            return
+        from ..sql_etl.parts import begin
+
+        mine: SqlEtl = run.secrets.render(self)
+        source, sink = mine.stores(run)
+        with _told(run, "nothing was written"), _session(run) as session:
+            begin(mine.order(run, source, sink), self.split, source, sink, session)
+
+    def end(self, run_id: str) -> None:
+        if self.split is not None:
+            from ..sql_etl.parts import forget
+
+            forget(run_id, self.task)
+
     def run(self, run: Run) -> Any:
         from ..sql_etl.assets import lineage
         from ..sql_etl.move import move
@@ -203,16 +232,11 @@ class SqlEtl(QualityKeys):
         if self.sink is None:
             return mine._run_statements(run)
         source, sink = mine.stores(run)
-        with _session(run) as session:
-            try:
-                order = mine.order(run, source, sink)
-                moved = move(order, source, sink, session)
-            except Cancelled:
-                if run.timed_out or run.remaining_seconds() == 0:
-                    raise TimedOut("timed out; nothing was written") from None
-                raise
-            except TaskFailed as error:
-                raise type(error)(run.secrets.mask(error.message)) from None
+        if mine.split is not None:
+            return mine._run_share(run, mine.split, source, sink)
+        with _told(run, "nothing was written"), _session(run) as session:
+            order = mine.order(run, source, sink)
+            moved = move(order, source, sink, session)
         key, sources = lineage(order, source, sink, run.root)
         run.wrote(Written(key, sources, moved.as_dict()))
         counts = moved.counts
@@ -221,6 +245,24 @@ class SqlEtl(QualityKeys):
                 f"wrote {counts.written} of {counts.read} rows to {moved.table} ({moved.engine}, {moved.seconds:.1f} s)"
             )
         return moved.as_dict()
+
+    def _run_share(self, run: Run, split: Split, source: Source, sink: Sink) -> Any:
+        """One slice of a task that is split."""
+        from ..sql_etl.assets import lineage
+        from ..sql_etl.parts import share
+
+        with _told(run, "parts that are committed stay"), _session(run) as session:
+            order = self.order(run, source, sink)
+            shared = share(order, split, source, sink, session, index=run.index, count=run.count)
+        report = shared.as_dict(order)
+        is_whole = split.is_whole(order.mode)
+        if shared.end is not None or (shared.parts and not is_whole):
+            key, sources = lineage(order, source, sink, run.root)
+            run.wrote(Written(key, sources, shared.end.as_dict() if shared.end is not None and is_whole else report))
+        if shared.end is not None and is_whole:
+            counts = shared.end.counts
+            run.write(f"wrote {counts.written} of {counts.read} rows to {shared.end.table} (all parts)")
+        return report
 
     def stores(self, run: Run) -> tuple[Source, Sink]:
         """Where the rows come from and where they go, in this run, with their secrets.
@@ -364,6 +406,19 @@ def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
     flaw = url_flaw(url)
     if flaw is not None:
         yield Flaw((key,), f"the `url` {flaw[0]}" if not isinstance(value, str) else flaw[0], flaw[1])
+
+
+@contextmanager
+def _told(run: Run, left: str) -> Iterator[None]:
+    """Errors without secrets; a cancel that came of the deadline is told as such."""
+    try:
+        yield
+    except Cancelled:
+        if run.timed_out or run.remaining_seconds() == 0:
+            raise TimedOut(f"timed out; {left}") from None
+        raise
+    except TaskFailed as error:
+        raise type(error)(run.secrets.mask(error.message)) from None
 
 
 @contextmanager

@@ -216,3 +216,27 @@ pipelines:
     assert [one["source"] for one in found["columns"]] == ["text", "text", "INTEGER"]
     assert "through  DuckDB, for `filter`, `columns`\nrows go  as rows\n" in tell("explain").out
     assert tell("etl", "preview").out.splitlines()[2] == "2     3       300"
+
+
+def test_it_tells_the_parts_of_a_task_that_is_split(shop: Shop, tell: Tell) -> None:
+    shop.write("select id, day, amount from orders", mode="replace", split="{by: id, executors: 2}")
+
+    done = tell("explain")
+
+    assert (
+        "parts, 2 at once\n"
+        '  id 1/2  "id" < 3 OR "id" IS NULL\n'
+        '  id 2/2  "id" >= 3\n'
+        "\n"
+        "each part, into the stage _rainbow_split_"
+    ) in done.out
+    assert list(shop.folder.glob("mart*")) == []
+
+
+def test_a_split_that_cannot_be_is_told_at_its_place(shop: Shop, tell: Tell) -> None:
+    shop.write("select id, day, amount from orders", split="{by: idd}")
+
+    done = tell("explain", code=2)
+
+    assert done.err.startswith("rainbow.yml:")
+    assert "`split` names the column 'idd', which the query does not give; did you mean 'id'?" in done.err

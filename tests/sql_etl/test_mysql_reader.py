@@ -320,7 +320,7 @@ def test_parts_give_each_row_once(mariadb: str, db: Admin, split: dict[str, Any]
     ("split", "message"),
     [
         ({"by": "nope"}, "`split` names the column 'nope', which the query does not give; known: id, s"),
-        ({"ctid": True}, "`split` of a MySQL source takes `by` (with `every`) or `hash`; it has ctid"),
+        ({"ctid": True}, "`split` of a MySQL source takes `by` (with `every`), `hash` or `partitions`; it has ctid"),
         ({"by": "s"}, "`by` cuts a number, date or datetime, and the column 's' is varchar(10); use `split: {hash: s}`"),
         ({"by": "id", "every": "1 day"}, "`every` cuts a date or datetime, and the column 'id' is int(11); use `split: {hash: id}`"),
         ({"hash": "id", "executors": 0}, "`executors` of a split is a number from 1 to 10000, not 0"),

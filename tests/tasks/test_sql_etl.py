@@ -42,7 +42,10 @@ GOOD = "type: sql_etl, source: 'sqlite:///a.db', sink: 'sqlite:///b.db', table: 
         (f"{GOOD}, mode: upsert", ["`mode: upsert` needs `keys`; name the columns that tell a row from others"]),
         (f"{GOOD}, mode: upsertt", ["unknown mode 'upsertt'; did you mean 'upsert'?"]),
         (f"{GOOD}, query_file: no.sql", ["the file no.sql does not exist; correct the path"]),
-        (f"{GOOD}, executors: 3", ["'executors' is not for tasks of type 'sql_etl'; remove it"]),
+        (
+            f"{GOOD}, executors: 3",
+            ["'executors' is not for tasks of type 'sql_etl'; write `split: {by: COLUMN, executors: 4}`"],
+        ),
         (
             "type: sql, source: shopp, sink: 'sqlite:///b.db', table: t",
             ["unknown source 'shopp'; did you mean 'shop'?"],
