@@ -173,7 +173,7 @@ def _schedules(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
     found: dict[str, Any] = {}
     also: dict[str, Any] = {}
     for slug, one in _slugs(pipeline):
-        given = {name: _plain(known[name].value_of(value)) for name, value in one.parameters.items()}
+        given = {name: plain(known[name].value_of(value)) for name, value in one.parameters.items()}
         common = {"active": one.active, "parameters": given}
         if one.skip:
             found[slug] = {"schedule": _skipping(one, pipeline), **common}
@@ -259,12 +259,12 @@ def _parameter(one: Parameter, position: int) -> dict[str, Any]:
     is_hidden = sensitive(one.name) and not one.is_required
     if is_hidden and one.type != "str":
         kind = {"anyOf": [kind, {"type": "string"}]}
-    default = {} if one.is_required else {"default": STARS if is_hidden else _plain(one.default)}
+    default = {} if one.is_required else {"default": STARS if is_hidden else plain(one.default)}
     told = {"description": one.description} if one.description else {}
     return {"title": one.name, "position": position, **default, **told, **kind}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it."""
     return json.loads(json.dumps(value, default=lambda one: one.isoformat()))
 
@@ -279,7 +279,7 @@ def searched(app: App) -> Path:
 
 
 def _job_variables(pipeline: Pipeline, pool: WorkPool | None, code: Code, places: Places) -> dict[str, Any]:
-    given = _plain({**(pool.job_variables if pool else {}), **pipeline.job_variables})
+    given = plain({**(pool.job_variables if pool else {}), **pipeline.job_variables})
     if code.type == "image":
         given["image"] = places.images[pipeline.app.name]
     return dict(given)
