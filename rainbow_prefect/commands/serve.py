@@ -43,7 +43,7 @@ def command(
 
     Exit status: 0 it was told to stop, 1 it could not be started, 2 the file or the call is wrong.
     """
-    services = _services(path, service)
+    services = chosen(path, service)
     from ..services.local import definition_of
     from ..services.server import bound
 
@@ -70,7 +70,13 @@ def command(
     return 0
 
 
-def _services(path: Path, name: str | None) -> list[Service]:
+def chosen(path: Path, name: str | None) -> list[Service]:
+    """The service of this name, or all; warnings go to stderr.
+
+    Raises:
+        ConfigError: the file of the service is wrong, or no service is named and any file is.
+        CallError: there is no such service.
+    """
     checked = check.check(path)
     found = {one.service: one for app in checked.apps for one in app.services}
     if checked.errors and name not in found:
@@ -79,10 +85,10 @@ def _services(path: Path, name: str | None) -> list[Service]:
     if name is not None and name not in found:
         hint = near(name, found)
         raise CallError(f"there is no service '{name}'{f'; {hint}' if hint else ''}")
-    chosen = [found[name]] if name is not None else list(found.values())
-    if not chosen:
+    services = [found[name]] if name is not None else list(found.values())
+    if not services:
         raise CallError("there is no service in the files that were found; add one under `services`")
-    return chosen
+    return services
 
 
 def _ports(services: Sequence[Service], port: int | None) -> list[int]:
@@ -137,7 +143,7 @@ class _Changes:
         from ..services.local import definition_of
 
         try:
-            found = {one.service: definition_of(one) for one in _services(self._path, self._service)}
+            found = {one.service: definition_of(one) for one in chosen(self._path, self._service)}
         except RainbowError as error:
             _say(f"Error: {error}" if not hasattr(error, "problems") else str(error))
             return None

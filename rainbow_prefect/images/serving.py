@@ -20,7 +20,7 @@ UPLOADS = "python-multipart>=0.0.18"
 PORT = 8000
 
 _PACKAGE = Path(__file__).parents[1]
-_LEFT_OUT = ("local.py",)
+_LEFT_OUT = ("local.py", "on_docker.py", "manifests.py", "update.py")
 _INIT = '"""The serving part of rainbow-prefect, as it was when this image was built."""\n'
 _READY = (
     "import os, urllib.request as r; "

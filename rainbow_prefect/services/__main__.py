@@ -11,6 +11,7 @@ long as the parent lives.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -22,6 +23,8 @@ from ..errors import RainbowError, RunError
 from .definition import Definition, read
 
 PORT = 8000
+SECRETS = Path("/run/rainbow/env.json")
+"""Variables that `docker inspect` shall not show; `rainbow service up` puts the file there."""
 
 
 def main() -> int:
@@ -62,6 +65,8 @@ def _stand_alone(served: list[dict[str, Any]], folder: Path) -> None:
     if not served or (name and name not in names):
         raise RunError(f"RAINBOW_SERVICE names no service of this image; it has: {', '.join(names) or 'none'}")
     one = served[names.index(name) if name else 0]
+    with contextlib.suppress(FileNotFoundError):
+        os.environ.update(json.loads(SECRETS.read_text()))
     data = one["definition"]
     data["env"] = {key: value for key, value in data["env"].items() if key not in os.environ}
     definition = read(json.dumps(data), folder)

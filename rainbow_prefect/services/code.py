@@ -59,8 +59,15 @@ def _reason(error: BaseException) -> str:
 def _module(definition: Definition, module: str) -> ModuleType:
     """`source.module` means the same as `module`: in an image the folder has another name than beside the YAML file."""
     first, _, rest = module.partition(".")
-    if first != definition.name or not _is_ours(definition, first):
+    if first != definition.name:
         return importlib.import_module(module)
+    if not _is_ours(definition, first):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:  # the folder has the name of another module, such as `code`
+            if not rest or error.name not in (first, module):
+                raise
+        return importlib.import_module(rest)
     if not rest and (definition.folder / f"{first}.py").is_file():
         return importlib.import_module(module)
     if first not in sys.modules:
