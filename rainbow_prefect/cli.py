@@ -34,6 +34,7 @@ COMMANDS = {
     "deploy": "Deploy the pipelines: all changes, or none.",
     "run": "Run a pipeline now, as a Prefect run.",
     "serve": "Serve the endpoints of services over HTTP.",
+    "service": "Run services on a Docker engine, several replicas behind one address.",
     "retry": "Run again what did not complete in an earlier run.",
     "runs": "List the latest runs.",
     "logs": "Print the logs of a run.",
