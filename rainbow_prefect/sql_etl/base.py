@@ -115,7 +115,8 @@ class Job:
 
     With `stage` the rows come into a stage first, also for `append`, so that checks can tell them from those that are there.
     So many rows as `most_rejected` says are left out when the sink refuses them, and kept in `Writer.rejected`, by sinks
-    that can. `deletes` are rows that the load deletes, `versions` how `scd2` keeps them.
+    that can. Checks ask of the columns `asks`, which is for sinks that are no database. `deletes` are rows that the load
+    deletes, `versions` how `scd2` keeps them.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Job:
     serial: bool = False
     stage: bool = False
     most_rejected: int = 0
+    asks: tuple[str, ...] = ()
     deletes: Deletes | None = None
     versions: Versions | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -268,6 +270,8 @@ class Writer:
 
     dialect: str = ""
     rejected: Sequence[Rejected] = ()
+    is_database: bool = True
+    """Whether its tables are asked and changed by SQL; else only `query` and `staged` work, for the rows of `Job.asks`."""
     finds_bad_rows: bool = False
     """Whether it heeds `Job.most_rejected`; else NULL and doubled keys are looked for by checks before it would refuse them."""
 

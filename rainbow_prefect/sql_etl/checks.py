@@ -270,6 +270,33 @@ def _of_keys(keys: Sequence[str], job: Job, writer: Writer) -> Iterator[_Test]:
         yield _Test(", ".join(keys), what, f"EXISTS (SELECT 1 FROM {where} WHERE {same})", "quarantine")
 
 
+def asks(checks: Checks, job: Job) -> tuple[str, ...]:
+    """The columns that the checks ask of; a number of rows is compared with the ledger by the first of them."""
+    if checks.sql:
+        return job.schema.names
+    drifts = checks.rows is not None and checks.rows.drift is not None
+    return tuple(checks.columns) or (job.schema.names[:1] if drifts else ())
+
+
+def refuse_unasked(checks: Checks, job: Job, existing: Schema | None, on_bad_row: OnFail) -> None:
+    """What files cannot be asked.
+
+    Raises:
+        Refused: a check needs rows that are there already, or is to put rows aside.
+    """
+    each = [(name, one) for name, several in checks.columns.items() for one in several]
+    for name, one in each:
+        if one.foreign_key is not None:
+            raise Refused(f"`checks: {name}: foreign_key` needs a sink that is a database; files have no other table")
+        if one.unique and job.mode == "append" and existing is not None:
+            raise Refused(
+                f"`checks: {name}: unique` with `mode: append` would have to read all older files; write `mode: replace`, or "
+                "load into a database"
+            )
+    if any((one.on_fail or on_bad_row) == "quarantine" for _, one in each):
+        raise Refused("rows are put aside by a database only, not by files; write `on_fail: fail` or `warn`")
+
+
 def refuse_columns(checks: Checks, job: Job) -> None:
     """Columns that do not come cannot be checked.
 

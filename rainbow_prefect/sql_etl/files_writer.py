@@ -17,6 +17,7 @@ from . import arrow_types, manifest
 from .base import Counts, Job, Passing, Refused, Rows, Session, Writer
 from .csv_text import Csv
 from .encoders import Compression, CsvEncoder, Encoder, Format, ParquetEncoder, encoder, extension
+from .files_checks import STAGE, AskedRows
 from .manifest import Claim, File, Load, Manifest
 from .places import New, Place
 from .types import Column, Schema
@@ -41,6 +42,8 @@ _DIALECTS = {"csv": "csv", "jsonl": "jsonl", "parquet": "arrow"}
 class FilesWriter(Writer):
     """One folder for each table."""
 
+    is_database = False
+
     def __init__(
         self,
         at: Callable[[tuple[str | None, str]], Place],
@@ -59,6 +62,7 @@ class FilesWriter(Writer):
         self._partition_by = tuple(partition_by)
         self._waits = lock_timeout_seconds or session.lock_timeout_seconds
         self._job: Job | None = None
+        self._asked: AskedRows | None = None
         self._open: dict[tuple[str | None, ...], tuple[Encoder, Any, New]] = {}
         self._new: list[New] = []
         self._files: list[File] = []
@@ -111,6 +115,7 @@ class FilesWriter(Writer):
         self._place = self._at(job.table)
         self._id, self._token = manifest.id_of(job), secrets.token_hex(6)
         self._row, self._open, self._new, self._files, self._counts = 0, {}, [], [], {}
+        self._forget_asked()
         self._schema = existing if existing is not None and job.mode != "replace" else job.schema
         self._inner = Schema(tuple(one for one in self._schema.columns if one.name not in self._partition_by))
         self._target = arrow_types.arrow_schema(self._schema, intervals=False)
@@ -118,6 +123,9 @@ class FilesWriter(Writer):
             return False
         self._job = job
         self._place.sweep(self._known)
+        if job.asks:
+            self._asked = AskedRows(job.asks, arrow_types.arrow_schema(job.schema, intervals=False))
+            self._asked.remember(job.table[0], manifest.read(self._place.manifest()[0]).loads)
         return True
 
     def _refuse(self, job: Job, existing: Schema | None) -> None:
@@ -213,6 +221,8 @@ class FilesWriter(Writer):
             first = self._row + 1
             fitting = arrow_types.conformed(batch, self._job.schema, came, first)
             self._row += batch.num_rows
+            if self._asked is not None:
+                self._asked.take(fitting)
             for values, some in self._cut(self._placed(fitting, first)):
                 self._encoder(values).write(some)
             self._bound()
@@ -332,10 +342,20 @@ class FilesWriter(Writer):
         return counts
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        raise Refused("files cannot be asked by SQL; check the rows in the source, or load into DuckDB first")
+        if self._asked is None:
+            raise Refused("files cannot be asked by SQL; check the rows in the source, or load into DuckDB first")
+        return self._asked.query(sql)
 
     def staged(self) -> str:
-        raise Refused("files cannot be asked by SQL; check the rows in the source, or load into DuckDB first")
+        return STAGE
+
+    def matches(self, column: str, pattern: str) -> str:
+        return f"regexp_matches(CAST({column} AS VARCHAR), {self.literal(pattern)})"
+
+    def _forget_asked(self) -> None:
+        if self._asked is not None:
+            self._asked.close()
+        self._asked = None
 
     def state(self, job: Job) -> Mapping[str, Any]:
         loads = manifest.read(self._at(job.table).manifest()[0]).loads
@@ -364,6 +384,7 @@ class FilesWriter(Writer):
     def commit(self, counts: Counts, state: Mapping[str, Any] | None = None) -> None:
         job = self._job
         assert job is not None, "a load has begun"
+        self._forget_asked()
         new, self._new = self._new, []  # from here on nobody knows whether they count, until the manifest is read
         for attempt in range(_TRIES):
             try:
@@ -419,6 +440,7 @@ class FilesWriter(Writer):
         )
 
     def rollback(self) -> None:
+        self._forget_asked()
         for _, file, _ in self._open.values():
             with contextlib.suppress(Exception):
                 file.close()

@@ -208,7 +208,7 @@ def prepare(order: Order, reader: Reader, writer: Writer, *, attempt: int = 1) -
         target = _as_made(came, writer)
     assert target is not None
     sieve = quality.sieve_of(order.quality, job, target, writer)
-    choice = _choice(order.engine, came, target, reader, writer, sieve)
+    choice = _choice(order.engine, came, target, reader, writer, sieve, is_asked=bool(job.asks))
     ddl = (*agreed.changes, *(() if existing is not None else writer.ddl(job)))
     gone = (sql for sql, _ in deletes.steps(job, writer, deletes.named(job, writer), "_rainbow_stage"))
     statements = (*writer.plan(job, existing), *gone)
@@ -239,11 +239,19 @@ def bounded(order: Order, wanted: Incremental, reader: Reader, before: Mapping[s
 
 
 def _choice(
-    engine: Engine, came: Schema, target: Schema, reader: Reader, writer: Writer, sieve: Sieve | None
+    engine: Engine,
+    came: Schema,
+    target: Schema,
+    reader: Reader,
+    writer: Writer,
+    sieve: Sieve | None,
+    *,
+    is_asked: bool,
 ) -> Choice:
-    """The lane; rows of which bad ones are left out go one by one."""
+    """The lane; rows of which bad ones are left out go one by one, those that checks see do not go as bytes."""
     if sieve is None:
-        return choose(came, target, reader.lanes(), writer.lanes(), engine=engine)
+        takes = [one for one in writer.lanes() if not is_asked or one in ("arrow", "rows")]
+        return choose(came, target, reader.lanes(), takes, engine=engine)
     why = f"values of column '{sieve.names[min(sieve.fixes)]}' are looked at, to leave out bad rows"
     if engine not in ("auto", "rows"):
         raise Refused(f"`engine: {engine}` cannot be used here: {why}; write `engine: auto`")

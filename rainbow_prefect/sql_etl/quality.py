@@ -9,7 +9,7 @@ from typing import Literal
 from . import checks as checking
 from . import contract as agreements
 from . import deletes, rejects
-from .base import BadValue, Counts, Job, Query, Reader, Rejected, Writer
+from .base import BadValue, Counts, Job, Query, Reader, Refused, Rejected, Writer
 from .checks import Checks
 from .contract import Contract
 from .deletes import Deletes
@@ -89,6 +89,13 @@ def fitted(quality: Quality, query: Query, job: Job, existing: Schema | None, re
         job, existing, made = replace(job, schema=agreed.came), agreed.existing, agreed.changes
     if checks is not None:
         checking.refuse_columns(checks, job)
+        if not writer.is_database:
+            checking.refuse_unasked(checks, job, existing, quality.on_bad_row)
+            job = replace(job, asks=checking.asks(checks, job))
+    if quality.puts_aside and not writer.is_database:
+        raise Refused(
+            "`on_bad_row: quarantine` needs a sink that is a database; write `fail`, or load into DuckDB first"
+        )
     if quality.puts_aside:
         made = (*made, *rejects.changes(job, writer))
     most = quality.max_bad_rows if quality.on_bad_row == "quarantine" else 0
