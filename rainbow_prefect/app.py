@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from .deployment import AnyCode, AnyConcurrencyLimit, JobVariables, PoolName, Slug, WorkPool
+from .deployment import AnyCode, AnyConcurrencyLimit, JobVariables, PoolName, Slug, Trigger, WorkPool
 from .errors import CallError, near
 from .executors.base import AnyExecutor, Executor
 from .observers.alerts import AnyAlert
@@ -379,6 +379,9 @@ class Pipeline(Config):
         default=None, description="The older spelling of `schedule`, which it wins over."
     )
     schedules: tuple[AnySchedule, ...] = Field(default=(), description="More than one `schedule`.")
+    triggers: tuple[Trigger, ...] = Field(
+        default=(), description="What starts it once it is deployed, beside its schedules."
+    )
     start_date: StartDate | None = Field(
         default=None, description="The date or time before which it is not started by its schedule."
     )

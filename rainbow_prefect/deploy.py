@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 from .api_client import Api, ApiError
+from .automations import Automations
 from .deployable import INACTIVE, PROJECT, TAG, Item
 from .errors import CallError, RainbowError, RunError
 
@@ -237,7 +238,7 @@ def _resent(record: Mapping[str, Any]) -> dict[str, Any]:
     return sent
 
 
-KINDS: tuple[Kind, ...] = (WorkPools(), Deployments())
+KINDS: tuple[Kind, ...] = (WorkPools(), Deployments(), Automations())
 """In the order in which things are made; they are removed the other way round."""
 
 

@@ -44,6 +44,33 @@ _NEEDS = {"git": "repository", "s3": "bucket", "image": "image"}
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}\Z")
 
 
+class Trigger(Config):
+    """What starts a deployed pipeline beside its schedules: the end of another one, or an event of Prefect."""
+
+    after: Name | None = Field(default=None, description="The pipeline after whose runs it starts.")
+    state: Literal["completed", "failed", "ended"] = Field(
+        default="completed", description="How those runs must have ended."
+    )
+    event: str | None = Field(
+        default=None, min_length=1, description="The event on which it starts, e.g. `orders.arrived`."
+    )
+    match: dict[str, Text] = Field(
+        default_factory=dict, description="Labels that the resource of the event must have; `*` stands for anything."
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="What its runs are given.")
+    active: bool = Field(default=True, description="Whether it starts runs.")
+
+    @model_validator(mode="after")
+    def _one_cause(self) -> Trigger:
+        if (self.after is None) == (self.event is None):
+            raise wrong("a trigger has either `after` or `event`", hint="write one of them")
+        if self.event is None and self.match:
+            raise wrong("`match` is for `event` only", hint="remove it", at="match")
+        if self.after is None and "state" in self.model_fields_set:
+            raise wrong("`state` is for `after` only", hint="remove it", at="state")
+        return self
+
+
 class Code(Config):
     """Where a worker finds this file and the code beside it."""
 

@@ -61,6 +61,7 @@ _SECTIONS = (
     ("ConcurrencyLimit", "Limits of runs", "`concurrency_limit` of a pipeline, when it is a mapping."),
     ("WorkPool", "Work pools", "Entries of the root `work_pools`."),
     ("Code", "Code", "`code` of a file or a pipeline; a text alone is its `type`."),
+    ("Trigger", "Triggers", "Entries of `triggers` of a pipeline: either `after` or `event`."),
     ("Service", "Services", "Entries of the root `services`."),
     ("Endpoint", "Endpoints", "Entries of `endpoints` of a service."),
     ("Image", "Images", "Entries of the root `images`."),

@@ -39,7 +39,7 @@ SECTIONS = frozenset(
 
 SECTIONS_BELOW = frozenset(
     {"tasks", "parameters", "tags", "env_vars", "labels", "metrics", "observers", "mounts", "secrets", "variables"}
-    | {"depends_on", "endpoints", "resources", "build_args", "alerts", "schedules", "job_variables"}
+    | {"depends_on", "endpoints", "resources", "build_args", "alerts", "triggers", "schedules", "job_variables"}
 )
 """The same below the root; there nothing also takes away what would be inherited."""
 

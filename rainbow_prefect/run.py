@@ -300,7 +300,8 @@ class Event:
     """Something that happened in a run; times are UTC seconds since 1970.
 
     `task` and `index` are None for events of the run, `index` is None for events of a task. `state`, `message` and
-    `seconds` are set by the `_finished` kinds; `count` is the number of slices; `line` is the text of a `log` event,
+    `seconds` are set by the `_finished` kinds; `seconds` of `run_started` is how late a deployed run began. `count` is the
+    number of slices; `line` is the text of a `log` event,
     `progress` is how far a slice has come.
     `tail` and `figures` are of `task_finished`: the last lines of the task, and what is counted of it (`FIGURES`).
     """

@@ -74,11 +74,12 @@ def pipelines_of(api: Api, path: Path, name: str | None) -> list[Pipeline]:
 
 def changes_of(api: Api, pipelines: Sequence[Pipeline], *, is_whole: bool, prune: bool) -> Changes:
     """What is to change on the server."""
+    from ..automations import automations
     from ..deploy import compare, look
     from ..deployable import wanted
     from ..shipping import places_of
 
-    items = wanted(pipelines, places_of(pipelines))
+    items = [*wanted(pipelines, places_of(pipelines)), *automations(pipelines)]
     found = look(api, items, sorted({one.app.name for one in pipelines}))
     return compare(items, found, prune=prune, is_whole=is_whole)
 

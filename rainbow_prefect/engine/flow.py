@@ -43,6 +43,7 @@ from ..run import Report
 from ..secrets import Secrets
 from .artifacts import Artifacts
 from .console import outlive_readers
+from .crashes import crash_hook, late_seconds
 from .events import Events
 from .executors import executors_of
 from .images import build_images, images_of
@@ -115,6 +116,7 @@ def _build(plan: Plan, job: Callable[[], _Job]) -> Flow[..., Any]:
         task_runner=cast(Any, Runner(max_workers=MAX_AT_ONCE)),
         persist_result=False,
         log_prints=False,
+        on_crashed=[cast(Any, crash_hook(plan))],
     )
 
 
@@ -205,7 +207,7 @@ class _Body:
         )
         loop = Loop(world, self._submit, self._find)
         self.job.loop = loop
-        world.send("run_started")
+        world.send("run_started", seconds=late_seconds(self.flow_run))
         try:
             self._watched(loop)
         finally:

@@ -36,7 +36,7 @@ _WORDS = {
     "failure": "failed",
     "timeout": "timed out",
     "crash": "crashed",
-    "late_start": "has not started in time",
+    "late_start": "started late",
     "long_run": "runs long",
     "recovery": "completes again",
     "success": "completed",
@@ -128,13 +128,13 @@ class Alert(Observer):
     on: Annotated[tuple[Occasion, ...], BeforeValidator(_listed)] = Field(
         default=("failure", "timeout", "crash", "recovery"),
         min_length=1,
-        description="What it tells; `late_start` and `crash` are seen by the Prefect server, of deployed pipelines.",
+        description="What it tells; `late_start` is of deployed pipelines only.",
     )
     long_run_minutes: Minutes | None = Field(
         default=None, description="Minutes after which a run or a task that goes on is told; needs `on: [long_run]`."
     )
     late_minutes: Minutes = Field(
-        default=5.0, description="Minutes after its time at which a run that has not started is told as late."
+        default=5.0, description="Minutes after its time from which on a run that starts is told as late."
     )
     dedupe_minutes: Seconds = Field(
         default=1440.0,
@@ -183,8 +183,13 @@ class Alert(Observer):
     # -- what happens in a run
 
     def on_run_started(self, event: Event) -> None:
-        if self._task is None:
-            self._watch(event)
+        if self._task is not None:
+            return
+        self._watch(event)
+        if "late_start" in self.on and event.seconds >= 60 * self.late_minutes:
+            self.tell(
+                self._message(event, "late_start", cause=f"it started {event.seconds / 60:.0f} min after its time")
+            )
 
     def on_task_started(self, event: Event) -> None:
         if event.task == self._task:

@@ -34,7 +34,7 @@ def bash(script: str, folder: Path) -> str:
 
 
 def steps_of_github(folder: Path) -> dict[str, Any]:
-    workflow = yaml.safe_load((folder / ".github/workflows/rainbow.yml").read_text())
+    workflow = yaml.safe_load((folder / ".github/workflows/pipelines.yml").read_text())
     assert workflow[True] == {"pull_request": None, "push": {"branches": ["main"]}}  # `on` is true in YAML 1.1
     return {one.get("name", one.get("uses")): one for one in workflow["jobs"]["rainbow"]["steps"]}
 

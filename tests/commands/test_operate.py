@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import Project, Rainbow
+from tests.receivers import receiver, wait_for
 
 TEXT = """
     name: {name}
+    secrets: [{{secret: hook, env: ALERT_HOOK}}]
+    alerts: [{{type: webhook, url: "{{{{secret.hook}}}}", on: crash}}]
     work_pools: [{{work_pool: {name}, type: process}}]
     work_pool: {name}
     pipelines:
@@ -26,14 +30,14 @@ TEXT = """
         tasks:
           - task: load
             type: python
-            cmd: "echo loading {{{{period_start}}}} {{{{n}}}}; echo {{{{period_start}}}} >> $HERE/ran; test ! -e $HERE/bad-{{{{period_start}}}}"
+            cmd: "echo loading {{{{period_start}}}} {{{{n}}}}; echo {{{{period_start}}}} >> $HERE/ran; test ! -e $HERE/bad-{{{{period_start}}}}; if test -e $HERE/hang; then echo $PPID > $HERE/pid; sleep 300; fi"
 """
 
 
 @contextmanager
-def worker(pool: str, log: Path) -> Iterator[None]:
+def worker(pool: str, log: Path, **more: str) -> Iterator[None]:
     """A process worker of a pool, ended by its process id."""
-    env = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_COLORS": "false"}
+    env = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_COLORS": "false", **more}
     with log.open("w") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
@@ -60,6 +64,15 @@ def folder(project: Project, name: str, monkeypatch: pytest.MonkeyPatch, prefect
     return made
 
 
+def kill_run(pid: int) -> None:
+    """Kill the process of the flow run that one of its commands belongs to, as the kernel does when memory runs out."""
+    chain = [psutil.Process(pid), *psutil.Process(pid).parents()]
+    run = next(
+        one for one in chain if "prefect.engine" in " ".join(one.cmdline()) or "flow_engine" in " ".join(one.cmdline())
+    )
+    run.kill()
+
+
 def ran(folder: Path) -> list[str]:
     path = folder / "ran"
     lines = sorted(path.read_text().split()) if path.exists() else []
@@ -73,7 +86,7 @@ def test_a_deployed_pipeline_is_triggered_and_backfilled(
     rainbow: Rainbow, folder: Path, name: str, tmp_path: Path
 ) -> None:
     rainbow("deploy", "--yes", cwd=folder)
-    with worker(name, tmp_path / "worker.log"):
+    with receiver() as hook, worker(name, tmp_path / "worker.log", ALERT_HOOK=hook.url):
         done = rainbow("trigger", name, "--param", "n=7", "--wait", cwd=folder, timeout=300)
         assert "loading 2024-01-01 7" in done.out
         assert done.out.rstrip().endswith(f"{name} completed")
@@ -94,6 +107,14 @@ def test_a_deployed_pipeline_is_triggered_and_backfilled(
         assert ran(folder) == ["2024-01-01"]
         assert {one["state"] for one in second.json["periods"]} == {"completed"}
         assert "1 to run by workers, 2 completed before" in second.err
+
+        (folder / "hang").touch()
+        run_id = rainbow("trigger", name, "--json").json["flow_run_id"]
+        pid = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip(), 120))
+        kill_run(pid)
+        (told,) = wait_for(lambda: hook.got, 120)
+        assert (told.json["occasion"], told.json["flow_run_id"]) == ("crash", run_id)
+        assert told.json["title"] == f"{name} crashed"
     third = rainbow(*call, cwd=folder)
     assert third.json["periods"] == second.json["periods"]
 

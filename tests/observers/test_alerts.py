@@ -194,6 +194,15 @@ def test_a_long_run_is_told_while_it_goes_on() -> None:
     assert (message.occasion, message.cause) == ("long_run", "it has run for more than 0.001 min and goes on")
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(299, []), (300, ["it started 5 min after its time"])])
+def test_a_run_that_starts_late_is_told(seconds: float, told: list[str]) -> None:
+    alert = recorded(on=["late_start"])
+
+    alert.on_event(event("run_started", seconds=seconds))
+
+    assert [one.cause for one in alert.sent_all] == told
+
+
 def test_a_short_run_is_not_told_as_long() -> None:
     alert = recorded(on=["long_run"], long_run_minutes=60)
 
