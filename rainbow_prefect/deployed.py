@@ -181,7 +181,7 @@ def follow(
             quiet = 0 if fresh else quiet + 1
             if quiet > 1:
                 return state
-        elif not is_told and state.state in ("scheduled", "pending") and time.monotonic() - began > patience_seconds:
+        elif not is_told and state.state == "scheduled" and time.monotonic() - began > patience_seconds:
             waiting()
             is_told = True
         time.sleep(seconds)

@@ -11,7 +11,6 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.utilities.urls import url_for
 
-from ..blocks import aws, secret
 from ..observers.alerts import Alert
 from ..observers.metrics import observers_of
 from ..plan import Plan
@@ -27,6 +26,8 @@ def crash_hook(plan: Plan) -> Hook:
     """Called by Prefect where a run crashed: in its own process, or in the worker when that process is gone."""
 
     def tell_crash(_: Any, flow_run: FlowRun, state: State[Any]) -> None:
+        from ..blocks import aws, secret
+
         app, pipeline = plan.app, plan.pipeline
         secrets = Secrets(app.secrets, app.root, secret, load_aws=aws.secret)
         message = secrets.mask(state.message or "its process ended")

@@ -19,7 +19,6 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from ..registry import alerts
 from ..run import Event
 from ..schema import Minutes, Name, Seconds, wrong
-from ..server import state_folder
 from .base import Observer
 
 logger = logging.getLogger(__name__)
@@ -299,6 +298,8 @@ def _remembered(key: str) -> Iterator[dict[str, Any]]:
 
     A folder that cannot be written to makes each failure a new one: better told twice than never.
     """
+    from ..server import state_folder
+
     folder = state_folder() / "alerts"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ TEXT = """
         tasks:
           - task: load
             type: python
-            cmd: "echo loading {{{{period_start}}}} {{{{n}}}}; echo {{{{period_start}}}} >> $HERE/ran; test ! -e $HERE/bad-{{{{period_start}}}}; if test -e $HERE/hang; then echo $PPID > $HERE/pid; sleep 300; fi"
+            cmd: "echo loading {{{{period_start}}}} {{{{n}}}}; echo {{{{period_start}}}} >> $HERE/ran; test ! -e $HERE/bad-{{{{period_start}}}} || exit 1; if test -e $HERE/hang; then echo $PPID > $HERE/pid; sleep 300; fi"
 """
 
 
