@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,67 @@ def test_a_span_into_a_table_that_only_grows_is_refused(tmp_path: Path, call: Ca
         "rows that are read again would be doubled by `mode: append`; write `mode: upsert` and `keys`, or load all of it "
         "anew with `--full-refresh`\n"
     )
+
+
+# -- what a cursor promises (case 24)
+
+
+def test_rows_with_the_cursor_of_the_bound_are_read_once(events: Events) -> None:
+    events.do("insert into events values (5, '2024-05-04 10:00:00', 5)")
+
+    first = events()
+    events.do("insert into events values (6, '2024-05-04 10:00:01', 6)")
+    second = events()
+
+    assert (first.counts.read, second.counts.read) == (5, 1)
+    assert [row[0] for row in events.loaded] == [1, 2, 3, 4, 5, 6]
+
+
+def test_rows_that_come_while_a_load_reads_are_for_the_next_one(
+    events: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is fixed before the first row is read, whatever the source gets meanwhile."""
+    from rainbow_prefect.sql_etl import move as moving
+
+    if events.url.startswith("sqlite"):  # else nobody writes into the file while it is read
+        with contextlib.closing(sqlite3.connect(tmp_path / "e.db")) as db:
+            db.execute("pragma journal_mode = wal")
+    real = moving.bounded
+    late = ["insert into events values (8, '2024-05-08 10:00:00', 8)"]
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        if late:
+            events.do(late.pop())
+        return found
+
+    monkeypatch.setattr(moving, "bounded", slow)
+
+    counts = [events().counts.read, events().counts.read, events().counts.read]
+
+    assert counts == [4, 1, 0]
+    assert [row[0] for row in events.loaded] == [1, 2, 3, 4, 8]
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York"])
+def test_a_naive_cursor_is_of_no_zone(
+    postgres: str, tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the server nor that of the worker moves the bound."""
+    import time
+
+    name = postgres.rpartition("/")[2]
+    do(postgres, tmp_path, f"alter database {name} set timezone = '{zone}'")
+    monkeypatch.setenv("TZ", "Pacific/Apia")
+    time.tzset()
+    try:
+        events = Events(postgres, tmp_path)
+        events.do(EVENTS.format(time="timestamp"))
+        counts = [events().counts.read]
+        events.do("insert into events values (5, '2024-05-04 10:00:00.000001', 5)")
+        counts.append(events().counts.read)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert counts == [4, 1]
