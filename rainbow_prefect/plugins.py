@@ -18,12 +18,18 @@ from typing import Any
 from .document import Keys, mark_of, path_text
 from .errors import Problem, near
 from .executors.base import Executor
+from .observers.alerts import Alert
 from .observers.base import Observer
-from .registry import Registry, executors, observers, tasks
+from .registry import Registry, alerts, executors, observers, tasks
 from .schema import NAME_PATTERN, Config
 from .tasks.base import Task
 
-_KINDS: tuple[tuple[type[Config], Registry], ...] = ((Task, tasks), (Executor, executors), (Observer, observers))
+_KINDS: tuple[tuple[type[Config], Registry], ...] = (
+    (Task, tasks),
+    (Executor, executors),
+    (Alert, alerts),
+    (Observer, observers),
+)
 
 
 @dataclass(frozen=True)

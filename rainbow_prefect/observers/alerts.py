@@ -337,7 +337,7 @@ def sample(app: str, pipeline: str) -> Message:
         app,
         pipeline,
         None,
-        "no-run",
+        "",
         clock.time(),
         f"test-{app}-{pipeline}"[:200],
         cause="nothing is wrong: somebody called `rainbow alert test`",
