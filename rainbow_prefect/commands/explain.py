@@ -153,9 +153,11 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     yield from table(rows)
     yield from _section("query", list(_query(source)))
     yield from _section("table", found["ddl"])
-    if found["split"] is not None:
-        yield from _split(found["split"])
-    yield from _section("load", found["statements"])
+    split, title = found["split"], "load"
+    if split is not None:
+        yield from _split(split)
+        title = "each part" if split["stage"] is None else f"all rows, from {split['stage']}"
+    yield from _section(title, found["statements"])
 
 
 def _split(split: dict[str, Any]) -> Iterator[str]:
@@ -167,7 +169,7 @@ def _split(split: dict[str, Any]) -> Iterator[str]:
     if len(split["parts"]) > _SHOWN_PARTS:
         yield f"  and {len(split['parts']) - _SHOWN_PARTS} more"
     if split["stage"] is not None:
-        yield from _section(f"each part, into the stage {split['stage']}", split["statements"])
+        yield from _section(f"each part, into {split['stage']}", split["statements"])
 
 
 def _reasons(others: list[dict[str, str]]) -> dict[str, list[str]]:

@@ -224,12 +224,9 @@ def test_it_tells_the_parts_of_a_task_that_is_split(shop: Shop, tell: Tell) -> N
     done = tell("explain")
 
     assert (
-        "parts, 2 at once\n"
-        '  id 1/2  "id" < 3 OR "id" IS NULL\n'
-        '  id 2/2  "id" >= 3\n'
-        "\n"
-        "each part, into the stage _rainbow_split_"
+        'parts, 2 at once\n  id 1/2  "id" < 3 OR "id" IS NULL\n  id 2/2  "id" >= 3\n\neach part, into _rainbow_split_'
     ) in done.out
+    assert "\nall rows, from _rainbow_split_" in done.out
     assert list(shop.folder.glob("mart*")) == []
 
 

