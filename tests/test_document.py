@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rainbow_prefect import document
+from rainbow_prefect import document, parsing
 from rainbow_prefect.document import List, Map, mark_of, parse, path_text, read
 from rainbow_prefect.errors import CallError, Mark
 from rainbow_prefect.files import find
@@ -466,7 +466,7 @@ def test_nothing_raises(tmp_path_factory: pytest.TempPathFactory, raw: bytes) ->
 def test_pure_python_reads_the_same(text: str) -> None:
     fast = parse(text, shown="f.yml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(document, "_Parser", document._PythonParser)
+        patch.setattr(parsing, "_Parser", parsing._PythonParser)
         slow = parse(text, shown="f.yml")
 
     if fast[0] is not None and slow[0] is not None:
