@@ -127,9 +127,14 @@ def _may_have_open(text: str) -> bool:
 
 def parse(text: str, *, shown: str) -> tuple[Map | None, list[Problem]]:
     """As `read`, of a text; `shown` is the file name in marks."""
-    from . import parsing
+    from . import plain
 
     with without_gc():
+        data = plain.read(text, shown=shown)
+        if data is not None:
+            return data, []
+        from . import parsing
+
         data, problems = parsing.read(text, shown=shown)
     return data, sorted(problems, key=lambda problem: problem.mark)
 
