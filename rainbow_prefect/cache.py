@@ -12,10 +12,10 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import Mark, Problem
 from .looking import Seen, seen
@@ -24,8 +24,7 @@ MOST_ENTRIES = 200
 """How many checked folders are remembered; the oldest is forgotten first."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What a check found."""
 
     problems: list[Problem]
@@ -62,9 +61,15 @@ def entry_file(path: Path) -> Path:
 def installed() -> list[Any]:
     """What changes when this package, another one or Python does."""
     package = Path(__file__).parent
-    own = [[str(file), *(seen(str(file)) or ())] for file in sorted(package.rglob("*.py"))]
+    own = [[file, *(seen(file) or ())] for file in sorted(_modules(str(package)))]
     others = [[entry, seen(entry)] for entry in sys.path]
     return json.loads(json.dumps([sys.version, own, others]))  # type: ignore[no-any-return]
+
+
+def _modules(folder: str) -> Iterator[str]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (f"{here}/{name}" for name in names if name.endswith(".py"))
 
 
 def _environment_digest(names: Sequence[str]) -> str:
@@ -93,8 +98,6 @@ def write(
     path: Path, files: Mapping[str, str], entry: Entry, *, names: Iterable[str], looks: Mapping[str, Seen]
 ) -> None:
     """Keep what was found; a folder that cannot be written is no problem."""
-    import tempfile
-
     used = sorted(names)
     data = {
         "files": dict(files),
@@ -114,13 +117,13 @@ def write(
         target = entry_file(path)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _forget_oldest(target.parent)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new")
+        new = target.with_name(f".new-{os.getpid()}-{threading.get_ident()}")
         try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(data, file)
-            Path(name).replace(target)
+            new.touch(mode=0o600)
+            new.write_text(json.dumps(data))
+            new.replace(target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import near
 from .looking import Look
@@ -13,24 +13,21 @@ _CONSTANT = "constant"
 _UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(NamedTuple):
     """Why there is no such module or function, and what to do."""
 
     message: str
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The file of a module, and how it is shown."""
 
     file: Path
     shown: str
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """The names at the top of a module: functions with how many arguments they need (None: it cannot be told).
 
     `is_open`: names may come from elsewhere (`from x import *`, `__getattr__`).

@@ -81,10 +81,7 @@ def _typed(tag: str, text: str) -> Any:
         value = make(node)
     except (ConstructorError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(str(error)) from None
-    if isinstance(value, float) and float.__repr__(value) != text:
-        value = Float(value)
-        value.text = text
-    return value
+    return Float.of(value, text) if isinstance(value, float) else value
 
 
 @lru_cache(maxsize=8192)

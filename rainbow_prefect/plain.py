@@ -8,10 +8,11 @@ a line that may be anything else, a mistake above all, ends the attempt.
 from __future__ import annotations
 
 import re
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from .document import List, Map
+from .document import Float, List, Map
 
 _DEEPEST = 40
 
@@ -41,6 +42,8 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("~", "null", "Null", "NULL")),
 }
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
+_DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _NUMBER_OR_TIME = re.compile(r"[-+.0-9][-+.:0-9A-Za-z_ ]*")
 
 _BLANK, _BARE, _VALUE, _FLOW = range(4)
@@ -73,9 +76,13 @@ def value_of(text: str) -> Any:
         return text
     if _WHOLE.fullmatch(text):
         return int(text)
-    from .parsing import plain_value
-
+    if _DECIMAL.fullmatch(text):
+        return Float.of(float(text), text)
     try:
+        if found := _DATE.fullmatch(text):
+            return date(*map(int, found.groups()))
+        from .parsing import plain_value
+
         return plain_value(text)
     except (ValueError, TypeError):
         raise _Other from None

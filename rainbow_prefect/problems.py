@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from .document import mark_of, path_text
 from .errors import Problem, near
-from .masking import mask_url, sensitive
 from .registry import Registry
 from .schema import kind_of
 from .variables import placeholders
@@ -177,6 +176,8 @@ def _told(
         return problem(data, place, context["text"], context["hint"]), False
     message, hint = _message(one, value, part)
     called = _called(inner)
+    from .masking import sensitive
+
     hidden = any(sensitive(str(key)) for key in place if isinstance(key, str))
     if hidden and isinstance(value, str | int | float) and not isinstance(value, bool) and str(value):
         message = message.replace(repr(value), "********").replace(str(value), "********")
@@ -271,6 +272,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
+        from .masking import mask_url
+
         text = mask_url(value)
         return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
     if isinstance(value, int | float):

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from .errors import RunError, near
-from .masking import Masker, secret_values
 from .schema import Config, Name, wrong
 from .variables import reveal
 
@@ -94,6 +93,8 @@ class Secrets:
         self._environ = os.environ if environ is None else environ
         self._found: dict[str, str] = {}
         self._lock = threading.Lock()
+        from .masking import Masker, secret_values
+
         self._masker = Masker(secret_values(dict(self._environ)))
 
     def __repr__(self) -> str:
@@ -152,6 +153,8 @@ class Secrets:
 
     def learn_from(self, data: Any) -> None:
         """Mask from now on what stands in this data under a name of a secret, and the passwords of its URLs."""
+        from .masking import secret_values
+
         for value in secret_values(data):
             self._masker.learn(value)
 

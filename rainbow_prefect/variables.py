@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from .document import Keys, List, Map, mark_of, path_text
 from .errors import Mark, Problem, near
@@ -249,8 +249,7 @@ class Unbound:
     stand_in: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """Names with values: `what` for messages; texts of a `literal` level are not rendered again."""
 
     what: str

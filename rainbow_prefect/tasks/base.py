@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -22,8 +21,7 @@ InputType = Literal["static", "task", "file"]
 When = Literal["on_success", "on_failure", "always"]
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """What a task reads: `value` is the data (static), the name of a task (task) or a path or glob (file).
 
     `key` is the YAML key that says so (`input` or `input_path`), for messages.
@@ -34,8 +32,7 @@ class Input:
     key: str = "input"
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(NamedTuple):
     """A problem that a task finds in itself: `keys` is the path below the task, e.g. `('env_vars', 'A')`.
 
     `on_key` puts the mark on the key instead of its value.
@@ -48,8 +45,7 @@ class Flaw:
     on_key: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a task stands while it is checked: its app (as written so far) and pipeline, and the YAML's folder."""
 
     app: App
