@@ -101,7 +101,11 @@ _SECTIONS = (
     ("TaskSecret", "Secrets of a task", "Entries of `secrets` of a task or service."),
     ("Resources", "Resources", "`resources` of a service."),
     ("Metrics", "Metrics", "`metrics` of a file or a pipeline."),
-    ("Monitoring", "Monitoring", "`monitoring` of a file or a pipeline: metrics and alerts as the predecessor wrote them."),
+    (
+        "Monitoring",
+        "Monitoring",
+        "`monitoring` of a file or a pipeline: metrics and alerts as the predecessor wrote them.",
+    ),
 )
 
 

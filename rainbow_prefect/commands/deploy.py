@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @pipeline_option
 @prune_option
 @click.option("--yes", is_flag=True, help="Do it without asking.")
-@click.option("--build", is_flag=True, help="Build and push the worker images, or fill the bucket, also where nothing changes.")
+@click.option(
+    "--build", is_flag=True, help="Build and push the worker images, or fill the bucket, also where nothing changes."
+)
 @click.option("--write", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write a prefect.yaml for `prefect deploy --all` instead, and ask no server.")  # fmt: skip
 @json_option

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import logging
 import threading
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ..registry import alerts
-from ..run import Event
 from ..schema import Minutes, Name, Seconds, wrong
 from .base import Observer
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from ..run import Event
 
 Occasion = Literal["failure", "timeout", "crash", "late_start", "long_run", "recovery", "success"]
 
@@ -43,8 +41,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """What an alert says; no secret is in it.
 
     `cause` is why, `lines` are the last lines of the task that failed; `link` ('' without one) is the run in the Prefect
@@ -265,11 +262,13 @@ class Alert(Observer):
         except Exception as error:
             text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self._warnings.append(f"alert '{self.name}' was not sent: {text[:300]}")
-            logger.debug("alert %s was not sent", self.name, exc_info=True)
+            _logger().debug("alert %s was not sent", self.name, exc_info=True)
             return False
         return True
 
     def _key(self, event: Event) -> str:
+        import hashlib
+
         words = "\0".join((event.app, event.pipeline, self._task or "", self._identity))
         return hashlib.blake2b(words.encode(), digest_size=12).hexdigest()
 
@@ -292,12 +291,21 @@ class Alert(Observer):
         )
 
 
+def _logger() -> Logger:
+    """A check reads the settings of alerts, and logs nothing."""
+    import logging
+
+    return logging.getLogger(__name__)
+
+
 @contextmanager
 def _remembered(key: str) -> Iterator[dict[str, Any]]:
     """What is known of a trouble, in a file that one process at a time has; {} when there is none.
 
     A folder that cannot be written to makes each failure a new one: better told twice than never.
     """
+    import fcntl
+
     from ..server import state_folder
 
     folder = state_folder() / "alerts"
@@ -305,7 +313,7 @@ def _remembered(key: str) -> Iterator[dict[str, Any]]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (folder / f"{key}.json").open("a+")
     except OSError as error:
-        logger.debug("alerts are not remembered: %s", error)
+        _logger().debug("alerts are not remembered: %s", error)
         yield {}
         return
     with file:
