@@ -12,8 +12,8 @@ import stat
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import TaskFailed
 
@@ -27,8 +27,7 @@ _COPY_BYTES = 1 << 30
 _BEING_MADE_SECONDS = 60
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """The folder of one slice: the working directory `work` with a copy of the code, `tmp`, and our own files."""
 
     path: Path

@@ -8,17 +8,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, RainbowError, RunError
 from . import builder, daemon
 from .decide import Decision, cache_folder, keep_manifest
 from .place import place
 from .recipe import tagged
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 AT_ONCE = 4
 """How many images are built side by side."""
@@ -65,6 +67,10 @@ def build(
     """
     wanted = [one for one in decisions if one.action == "build"]
     work = _Work(tell, no_cache, stop or threading.Event(), address)
+    if len(wanted) == 1:
+        return [work.one(wanted[0], threading.Event(), is_on_built=False)]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="build") as pool:
         try:
             return work.all(pool, wanted)
@@ -86,6 +92,8 @@ class _Work:
         return {**os.environ, **({"DOCKER_HOST": self.address} if self.address else {})}
 
     def all(self, pool: ThreadPoolExecutor, wanted: Sequence[Decision]) -> list[Built]:
+        from concurrent.futures import FIRST_COMPLETED, wait
+
         ended: dict[str, Built] = {}
         under_way: dict[Future[Built], str] = {}
         waiting = {tagged(one.image): one for one in wanted}

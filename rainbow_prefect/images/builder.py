@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import Cancelled, RunError
 from . import daemon
@@ -51,8 +52,7 @@ _OLD_BUILDER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """A Docker client: the program, and whether it is asked to build with BuildKit."""
 
     program: str

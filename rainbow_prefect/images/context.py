@@ -6,8 +6,8 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import RunError
 from ..executors._folders import SKIPPED, copy_file
@@ -18,8 +18,7 @@ _MOST_NAMED = 200
 """So many lines of a `.dockerignore` are quicker than a copy: the builder tries each on every file."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One file of a context: `path` below it, `real` where it is read; `link` is the aim of a symbolic link."""
 
     path: str
