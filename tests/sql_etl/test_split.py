@@ -552,3 +552,38 @@ def test_a_killed_load_goes_on_where_it_was(case: Callable[..., Case], kind: str
     assert skipped == ([True, True, False] if dies == "after a part" else [True, True, True])
     assert one.sink.rows() == one.source.rows("s")
     assert one.sink.tables() == {"t"}
+
+
+# -- stages, files
+
+
+def test_a_stage_that_nobody_wants_any_more_is_removed(case: Callable[..., Case]) -> None:
+    one = case("sqlite")
+    one.split = Split(by="k", executors=2, atomic=True)
+    one.begin()
+    one.slice(0)
+    one.end()
+    stages = one.sink.tables()
+    one(run_key="run-2")
+    assert one.sink.tables() == {"t", *stages}, "its run may be tried again"
+    one.sink.do("update _rainbow_etl_ledger set begun = '2020-01-01T00:00:00' where part = '(plan)'")
+
+    one(run_key="run-3")
+
+    assert one.sink.tables() == {"t"}
+
+
+def test_files_take_parts(case: Callable[..., Case]) -> None:
+    from rainbow_prefect.sql_etl.files import FilesSink, FilesSource
+
+    one = case("sqlite")
+    sink = FilesSink(path="lake")
+    source, session = SqlSource(url=one.source.url), one.session()
+    for index in (0, 1, 2, 1):
+        parts.share(one.order, one.split, source, sink, session, index=index, count=3)
+    one.end()
+
+    reader = FilesSource(path="lake").open(session)
+    query = Query(table=(None, "t"))
+    rows = [row for some in reader.rows(query, reader.describe(query)) for row in some]
+    assert sorted(rows, key=repr) == one.source.rows("s")
