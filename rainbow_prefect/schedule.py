@@ -6,12 +6,10 @@ import sys
 from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from .errors import CallError, near
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
 
 _SECOND = timedelta(seconds=1)
 _STEPS = 1000
@@ -87,8 +85,6 @@ def _is_cron(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def zone_flaw(name: str) -> tuple[str, str] | None:
     """What is wrong with the name of a time zone, as message and hint."""
-    from zoneinfo import ZoneInfo
-
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -145,8 +141,6 @@ def next_times(
     """As `next_runs`, with the times before the last of them that are skipped: `(time, is_skipped)`."""
     if flaw := cron_flaw(cron) or zone_flaw(timezone):
         raise CallError("; ".join(part for part in flaw if part))
-    from zoneinfo import ZoneInfo
-
     zone = ZoneInfo(timezone)
     since = min(max(moment(after or datetime.now(UTC), zone), _EARLIEST), _LATEST).astimezone(UTC)
     since = since.replace(microsecond=0) + _SECOND

@@ -659,3 +659,19 @@ print(sorted({"prefect", "rich", "asyncio", "sqlalchemy", "fastapi", "croniter"}
     done = subprocess.run([sys.executable, "-c", code, str(sales)], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_a_small_check_loads_nothing_that_it_does_not_need(project: Project) -> None:
+    root = project(one_task("task: t, type: python, source: code, cmd: python -u main.py") | {"code/main.py": ""})
+    code = """
+import sys
+from rainbow_prefect.check import check
+assert check(sys.argv[1], cache=False).problems == []
+unwanted = "yaml logging socket subprocess tempfile email importlib.metadata concurrent asyncio".split()
+unwanted += [f"rainbow_prefect.{one}" for one in ("masking", "parsing", "syntax", "run", "server", "json_schema")]
+print([one for one in unwanted if one in sys.modules])
+"""
+
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
