@@ -145,7 +145,7 @@ def test_a_slow_function_lets_others_be_served(every: Served) -> None:
         assert every("GET", "/ping").text == "pong"
 
     took = time.monotonic() - began
-    assert slow.is_alive() or took >= 1.0
+    assert slow.is_alive() or took >= 3.0
     slow.join()
 
 
@@ -233,7 +233,8 @@ def test_gzip_and_cors_by_key(every: Served) -> None:
 
 
 def test_who_calls_too_often_is_told_when_to_come_back(every: Served) -> None:
-    found = [every("GET", "/open", service="guarded") for _ in range(60)]
+    asked = (every("GET", "/open", service="guarded") for _ in range(300))
 
-    assert found[-1].status == 429
-    assert 1 <= int(found[-1].headers["retry-after"]) <= 61
+    refused = next(one for one in asked if one.status == 429)
+
+    assert 1 <= int(refused.headers["retry-after"]) <= 61

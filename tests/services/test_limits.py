@@ -134,7 +134,7 @@ def test_ctrl_c_ends_it_cleanly_and_finishes_what_is_in_flight(every: Served) ->
     """The last one: it ends the server that the module shares."""
     with every.connect() as sock:
         sock.sendall(b"GET /block HTTP/1.1\r\nhost: a\r\n\r\n")
-        time.sleep(0.3)
+        until(lambda: 'rainbow_in_flight{service="every",endpoint="/block"} 1' in every("GET", "/metrics").text)
         status = every.stop(signal.SIGINT)
         found = answer_of(sock)
 

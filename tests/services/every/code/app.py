@@ -2,15 +2,12 @@ import asyncio
 import dataclasses
 import os
 import sys
-import threading
 import time
 from datetime import date
 from decimal import Decimal
 
 from fastapi import HTTPException, UploadFile
 from pydantic import BaseModel, Field
-
-RELEASED = threading.Event()
 
 
 def setup():
@@ -107,8 +104,8 @@ async def slow():
 
 
 def block():
-    """Waits in its thread until another request lets it go."""
-    time.sleep(1.0)
+    """Takes its time in its thread."""
+    time.sleep(3.0)
     return "done"
 
 
