@@ -91,7 +91,10 @@ _DIFF = """\
 rainbow diff {path} > rainbow-diff.txt || test $? -eq 2  # 2: it changes something
 cat rainbow-diff.txt"""
 
-_FILES = {"github": (Path(".github/workflows/pipelines.yml"), GITHUB, 10), "gitlab": (Path(".gitlab-ci.yml"), GITLAB, 6)}
+_FILES = {
+    "github": (Path(".github/workflows/pipelines.yml"), GITHUB, 10),
+    "gitlab": (Path(".gitlab-ci.yml"), GITLAB, 6),
+}
 
 
 @click.group()

