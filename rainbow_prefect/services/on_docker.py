@@ -59,7 +59,14 @@ class Settings:
     limits: Mapping[str, Any]
 
 
-def settings_of(service: Service, app: App, *, image: str | None = None, replicas: int | None = None) -> Settings:
+def settings_of(
+    service: Service,
+    app: App,
+    *,
+    image: str | None = None,
+    replicas: int | None = None,
+    secrets: Secrets | None = None,
+) -> Settings:
     """What a service asks for; its secrets are read.
 
     Raises:
@@ -69,7 +76,7 @@ def settings_of(service: Service, app: App, *, image: str | None = None, replica
     name = image or service.image
     if name is None:
         raise CallError(f"service '{service.service}' has no image; add `image: NAME`")
-    secrets = Secrets(app.secrets, app.root)
+    secrets = secrets or Secrets(app.secrets, app.root)
     written = {**app.env_vars, **service.env_vars}
     rendered = dict(secrets.render(written))
     hidden = {key: value for key, value in rendered.items() if value != written[key]}

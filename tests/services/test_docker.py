@@ -42,6 +42,9 @@ YAML = """
         endpoints:
           - {{endpoint: /version, module: code.shop, function: version, auth: false}}
           - {{endpoint: /closed, module: shop, function: closed}}
+    pipelines:
+      - pipeline: roll
+        tasks: [{{task: update, type: update_service, service: shop, env_vars: {{LEVEL: higher}}}}]
     """
 CODE = """
     import os, time
@@ -158,7 +161,11 @@ def ask(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[in
 
 
 def test_a_service_is_exchanged_under_load_without_a_failed_request(
-    rainbow: Rainbow, write: Callable[..., Path], own: str, docker_engine: docker.DockerClient
+    rainbow: Rainbow,
+    write: Callable[..., Path],
+    own: str,
+    docker_engine: docker.DockerClient,
+    prefect_server: str,
 ) -> None:
     env = {"KEY_OF_SERVICE": "token-4711"}
     rainbow("build", write(1), timeout=600)
@@ -198,6 +205,9 @@ def test_a_service_is_exchanged_under_load_without_a_failed_request(
     assert "rolled back: the 2 old replicas serve on" in failed.err
     assert "no model" in failed.err
     assert (load.failures, set(load.versions)) == ([], {2})
+
+    rainbow("run", write(2), "--pipeline", "roll", "--json", env=env, timeout=600)
+    assert json.loads(ask(port, "/version")[1])["level"] == "higher"
 
     killed = docker_engine.containers.list(filters={"label": [f"rainbow.app={own}", "rainbow.role=replica"]})[0]
     killed.kill()
