@@ -201,14 +201,15 @@ def _begun(order: Order, split: Split, source: Source, sink: Sink, session: Sess
 
 
 def _new(order: Order, split: Split, source: Source, sink: Sink, session: Session) -> Held:
+    if refuse_itself(order, source, sink, session) and not _is_looked_at(sink):
+        raise Refused("one file of DuckDB cannot be read and written in parts; remove `split`")
     reader = source.open(session)
     try:
-        with _open(sink, replace(session, only_looks=_is_looked_at(sink))) as writer:
-            refuse_itself(order, source, sink, session)
-            with cancelled_by(session, reader, writer):
-                made = cut(order, split, reader, writer)
-                prepare(_whole(order, made), reader, writer)
-                stale = _stale(order, writer)
+        looks = replace(session, only_looks=_is_looked_at(sink))
+        with _open(sink, looks) as writer, cancelled_by(session, reader, writer):
+            made = cut(order, split, reader, writer)
+            prepare(_whole(order, made), reader, writer)
+            stale = _stale(order, writer)
         held = Held(made)
         held.hold(reader)
     except BaseException:

@@ -63,8 +63,8 @@ class Base:
                 cursor.execute(sql)
                 return list(cursor.fetchall() or ())
         if self.kind == "duckdb":
-            with duckdb.connect(str(self.folder / self.url.rpartition("/")[2])) as db:
-                return db.execute(sql).fetchall()
+            with duckdb.connect(str(self.folder / self.url.rpartition("/")[2])) as file:
+                return file.execute(sql).fetchall()
         db = sqlite3.connect(self.folder / self.url.rpartition("/")[2])
         try:
             found = db.execute(sql).fetchall()
@@ -587,3 +587,23 @@ def test_files_take_parts(case: Callable[..., Case]) -> None:
     query = Query(table=(None, "t"))
     rows = [row for some in reader.rows(query, reader.describe(query)) for row in some]
     assert sorted(rows, key=repr) == one.source.rows("s")
+
+
+def test_one_file_of_duckdb_is_not_read_and_written_in_parts(case: Callable[..., Case]) -> None:
+    one = case("duckdb", rows=2)
+    one.sink = one.source
+
+    with pytest.raises(Refused) as raised:
+        one()
+
+    assert raised.value.message == "one file of DuckDB cannot be read and written in parts; remove `split`"
+
+
+def test_one_file_of_sqlite_is_read_and_written_in_parts(case: Callable[..., Case]) -> None:
+    one = case("sqlite")
+    one.sink = one.source
+    one.split = Split(by="k", executors=2, atomic=True)
+
+    one()
+
+    assert one.sink.rows() == one.source.rows("s")
