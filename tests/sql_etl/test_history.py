@@ -304,3 +304,21 @@ def test_explain_shows_what_goes(mart: Mart, mode: Any) -> None:
     assert ("valid_to" in shown) is (mode == "scd2")
     assert ("DELETE" in shown) is (mode == "upsert")
     assert "_rainbow_stage" in shown
+
+
+@pytest.mark.parametrize("mode", ["upsert", "scd2"])
+def test_many_keys_in_sqlite_are_not_compared_each_with_each(tmp_path: Path, mode: Any) -> None:
+    """Without an index of the stage it took minutes."""
+    import time
+
+    mart = Mart(tmp_path, f"sqlite:///{tmp_path}/mart.db")
+    mart.do("delete from users; with recursive n (i) as (select 1 union all select i + 1 from n where i < 20000)"
+            " insert into users select i, 'x' || i, null, 1, 0 from n")  # fmt: skip
+    mart(mode=mode)
+    mart.do("delete from users where id = 7; update users set name = 'y' where id = 8")
+    begun = time.process_time()
+
+    moved = mart(mode=mode, deletes=Deletes(DeleteMissing()))
+
+    assert time.process_time() - begun < 20
+    assert (moved.counts.deleted, moved.counts.updated) == (1, 1)
