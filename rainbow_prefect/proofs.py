@@ -100,6 +100,10 @@ class Proofs:
             self.volume(site)
         for site in sections.get("services", ()):
             self.service(site)
+        for key in ("source", "sink"):
+            self.unique(sections.get(f"{key}s", ()), key)
+            for site in sections.get(f"{key}s", ()):
+                self.store(site, key)
 
     def unique(self, sites: Iterable[Site], key: str) -> None:
         """No two of these have one name."""
@@ -204,6 +208,15 @@ class Proofs:
             path = self.path(site.made.local.path)
             if self.look.exists(path) and not self.look.is_folder(path):
                 self.tell((*site.keys, "local", "path"), f"'{site.made.local.path}' is a file, not a folder")
+
+    def store(self, site: Site, key: str) -> None:
+        """A source or sink of the root."""
+        if site.made is None:
+            return
+        if site.name(key) is None:
+            self.tell(site.keys, f"a {key} without a name can be used by no task", f"add `{key}: NAME`")
+        for where, message, hint, is_sure in site.made.flaws():
+            self.tell((*site.keys, where), message, hint, severity="error" if is_sure else "warning")
 
     def executor(self, keys: Keys, name: str | None) -> None:
         if name is None or name in self.executors or name == DEFAULT_EXECUTOR or "{{" in name:

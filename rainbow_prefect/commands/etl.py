@@ -47,7 +47,7 @@ def preview(
     one = chosen(path, pipeline, task, params)
     with one.reader() as reader, one.located():
         query, schema = _next(one, reader)
-        found = _first(reader, query, schema, rows + 1)
+        found = _first(reader, replace(query, most=rows + 1), schema, rows + 1)
     has_more, found = len(found) > rows, found[:rows]
     if as_json:
         columns = [{"name": column.name, "type": str(column.type)} for column in schema.columns]

@@ -83,6 +83,7 @@ class Query:
 
     `where` and `columns` (names with their expressions, in order; empty: all) are SQL of the source. `literal` of the open source
     writes values for them. Of a table only `partition` may be read, by sources that call one by its name.
+    `most` rows are enough, for who only looks: a source need not heed it.
     """
 
     sql: str | None = None
@@ -90,6 +91,7 @@ class Query:
     where: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     partition: str | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,17 @@ class Job:
     deletes: Deletes | None = None
     versions: Versions | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def refuse_existing(job: Job, existing: Schema | None) -> None:
+    """After the claim: the table that `mode: fail` finds may be the one that an earlier attempt of the same run has made.
+
+    Raises:
+        Refused: it is not.
+    """
+    if job.mode == "fail" and existing is not None:
+        shown = ".".join(one for one in job.table if one)
+        raise Refused(f"the table '{shown}' exists already and `mode: fail` wants none; choose another mode or table")
 
 
 @dataclass(frozen=True)

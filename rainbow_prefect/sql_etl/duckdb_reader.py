@@ -86,6 +86,8 @@ class DuckReader(Reader):
                 found = found.filter(condition)
             if query.columns:
                 found = found.project(", ".join(f"{sql} AS {quoted(name)}" for name, sql in query.columns))
+            if query.most is not None:
+                found = found.limit(query.most)
         except duckdb.Error as error:
             raise told(error, "the query cannot be read") from None
         if found is None:

@@ -61,6 +61,9 @@ class GenericReader(Reader):
 
     def statement(self, query: Query) -> str:
         """The whole statement that is sent."""
+        if query.most is not None:
+            whole = self.statement(replace(query, most=None))
+            return f"SELECT * FROM ({whole}\n) AS few LIMIT {query.most}" if self.dialect == "sqlite" else whole
         if query.sql is not None:
             inner = _without_end(query.sql)
             if not query.where and not query.columns:

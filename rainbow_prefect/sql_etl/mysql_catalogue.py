@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import Query, Refused
@@ -28,6 +28,7 @@ _COLUMNS = (
     "column_key",
     "extra",
 )
+_ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _JSON = re.compile(r"^\(?\s*json_valid\s*\(\s*`(?P<name>(?:[^`]|``)+)`\s*\)\s*\)?$", re.IGNORECASE)
 _TOKEN = re.compile(
     r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`(?:[^`]|``)*`|--(?=\s|$)[^\n]*|#[^\n]*|/\*.*?\*/|;|\s+|.",
@@ -181,6 +182,11 @@ def single(sql: str, doing: str) -> str:
 
 def sql_of(link: Link, query: Query) -> str:
     """The one statement that reads a query; a query without conditions and columns of ours is sent as it is."""
+    if query.most is not None:
+        whole = sql_of(link, replace(query, most=None))
+        if _ORDERED.search(whole):  # the order of a subquery is nobody's
+            return whole
+        return f"SELECT * FROM (\n{whole}\n) AS `_few` LIMIT {query.most}"
     if query.table is not None:
         taken, conditions = name_of(query.table), query.where
         if query.partition is not None:

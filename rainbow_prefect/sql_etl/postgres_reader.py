@@ -132,6 +132,8 @@ class PostgresReader(Reader):
         Raises:
             Refused: it is no single statement that gives rows; the table is not there, or may not be read.
         """
+        if query.most is not None:
+            return f"SELECT * FROM ({self.statement(replace(query, most=None))}\n) AS few LIMIT {query.most}"
         if query.sql is not None:
             body = self._body(query.sql)
             if not query.where and not query.columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,8 @@ from pydantic import Field
 from ..errors import near
 from ..schema import Text
 from .base import Reader, Refused, Session, Writer
-from .config import Sink, Source
+from .config import Sink, Source, Wrong
+from .stores import block_flaw, is_block
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -53,6 +54,9 @@ class SqlSource(Source):
         default="error", description="MySQL: what becomes of dates such as 0000-00-00."
     )
 
+    def flaws(self) -> Iterator[Wrong]:
+        return _flaws(self.url, "source")
+
     def open(self, session: Session) -> Reader:
         made: Reader = _function(self.url, "open_reader")(parsed(self.url), session, self)
         return made
@@ -74,6 +78,9 @@ class SqlSink(Sink):
     )
     lock_timeout_seconds: float = Field(default=30, gt=0, description="Seconds to wait for a lock.")
 
+    def flaws(self) -> Iterator[Wrong]:
+        return _flaws(self.url, "sink")
+
     def as_source(self) -> SqlSource:
         fields = self.model_fields_set & set(SqlSource.model_fields) - {"type"}
         return SqlSource.model_validate({name: getattr(self, name) for name in fields})
@@ -81,6 +88,20 @@ class SqlSink(Sink):
     def open(self, session: Session) -> Writer:
         made: Writer = _function(self.url, "open_writer")(parsed(self.url), session, self)
         return made
+
+
+def _flaws(url: str, what: str) -> Iterator[Wrong]:
+    """What is wrong with the text of an URL, or of a reference to a block."""
+    if "{{" in url:
+        return
+    if is_block(url):
+        found = block_flaw(url, what)
+        if found is not None:
+            yield "url", *found
+        return
+    flaw = url_flaw(url)
+    if flaw is not None:
+        yield "url", f"the `url` {flaw[0]}" if flaw[0].startswith("is ") else flaw[0], flaw[1], True
 
 
 def url_flaw(url: str) -> tuple[str, str] | None:
@@ -95,6 +116,8 @@ def url_flaw(url: str) -> tuple[str, str] | None:
             "write DIALECT://..., e.g. sqlite:///shop.db or postgresql://user@host/db",
         )
     dialect, driver = found["dialect"].lower(), found["driver"]
+    if dialect == "sqlite" and driver in (None, "pysqlite"):
+        return None
     module = _MODULES.get(dialect)
     if module is not None:
         name, extra = _EXTRAS[module]

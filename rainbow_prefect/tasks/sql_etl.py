@@ -387,25 +387,24 @@ def _with_schema(table: tuple[str | None, str], store: Source | Sink) -> tuple[s
 
 
 def _flaws_of(key: str, value: Any, known: list[str]) -> Iterator[Flaw]:
-    """What is wrong with a name or an URL; a mapping was checked with its fields."""
+    """What is wrong with a name, an URL or a mapping."""
     from ..sql_etl.sqlalchemy import url_flaw
 
-    url = value if isinstance(value, str) else getattr(value, "url", None)
-    if url is None or "{{" in url:
+    if isinstance(value, Source | Sink):
+        for _, message, hint, is_sure in value.flaws():
+            yield Flaw((key,), message, hint, "error" if is_sure else "warning")
+    elif "{{" in value:
         return
-    if is_block(url):
-        found = block_flaw(url, key)
+    elif is_block(value):
+        found = block_flaw(value, key)
         if found is not None:
             yield Flaw((key,), found[0], found[1], "error" if found[2] else "warning")
-        return
-    if isinstance(value, str) and not is_url(value):
+    elif not is_url(value):
         if value not in known:
             hint = near(value, known) or f"add it to the root section `{key}s`, or write an URL"
             yield Flaw((key,), f"unknown {key} '{value}'", hint)
-        return
-    flaw = url_flaw(url)
-    if flaw is not None:
-        yield Flaw((key,), f"the `url` {flaw[0]}" if not isinstance(value, str) else flaw[0], flaw[1])
+    elif (flaw := url_flaw(value)) is not None:
+        yield Flaw((key,), flaw[0], flaw[1])
 
 
 @contextmanager

@@ -139,3 +139,33 @@ def test_rows_go_from_source_to_sink_in_a_run(
     with sqlite3.connect(tmp_path / "copy.db") as db:
         assert db.execute("select * from daily_sales order by 1").fetchall() == [("DE", 3.0), ("PL", 3.5)]
     db.close()
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        (
+            "sources: [{source: shop, url: 'sqlitee:///a.db'}]",
+            ["'sqlitee' is no dialect that is known here; did you mean 'sqlite'?"],
+        ),
+        (
+            "sources: [{source: shop, url: 'a.db'}]",
+            [
+                "the `url` is not the URL of a database; write DIALECT://..., "
+                "e.g. sqlite:///shop.db or postgresql://user@host/db"
+            ],
+        ),
+        (
+            "sinks: [{sink: mart, url: 'block:sql-source/mart'}]",
+            ["a block of type 'sql-source' is no sink; name one of type 'sql-sink'"],
+        ),
+        (
+            "sources: [{source: shop, url: 'sqlite:///a.db'}, {source: shop, url: 'sqlite:///b.db'}]",
+            ["duplicate source 'shop'; it is at line 2 already; use another name"],
+        ),
+        ("sinks: [{url: 'sqlite:///a.db'}]", ["a sink without a name can be used by no task; add `sink: NAME`"]),
+        ("secrets: [{secret: S, env: S}]\nsources: [{source: shop, url: '{{secret.S}}'}]", []),
+    ],
+)
+def test_check_tells_what_is_wrong_with_a_root_entry(tmp_path: Path, root: str, told: list[str]) -> None:
+    assert problems(tmp_path, GOOD, root) == told
