@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from . import arrow_types, history
-from .base import BadValue, Constraint, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer
+from .base import BadValue, Constraint, Counts, Job, Mode, Passing, Refused, Rows, Session, Writer, refuse_existing
 from .duckdb import asked, quoted, told
 from .duckdb_reader import facts
 from .duckdb_types import DIALECT, comment_of, spelled, type_of
@@ -101,6 +101,7 @@ class DuckWriter(Writer):
             if not self._claim(job):
                 self.rollback()
                 return False
+            refuse_existing(job, existing)
             for statement in [*changes, *([] if existing is not None else self.ddl(job))]:
                 self._ask(statement, "the table cannot be made")
             if changes and existing is not None:
@@ -112,11 +113,6 @@ class DuckWriter(Writer):
         return True
 
     def _refuse(self, job: Job, existing: Schema | None) -> None:
-        shown = ".".join(one for one in job.table if one)
-        if job.mode == "fail" and existing is not None:
-            raise Refused(
-                f"the table '{shown}' exists already and `mode: fail` wants none; choose another mode or table"
-            )
         if job.mode in _WITH_STAGE and not job.keys and not (job.mode == "delete_insert" and job.where):
             raise Refused(f"`mode: {job.mode}` needs `keys`; name the columns that tell a row from others")
         if job.force and job.mode in ("append", "fail"):

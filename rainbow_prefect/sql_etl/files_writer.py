@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import arrow_types, manifest
-from .base import Counts, Job, Passing, Refused, Rows, Session, Writer
+from .base import Counts, Job, Passing, Refused, Rows, Session, Writer, refuse_existing
 from .csv_text import Csv
 from .encoders import Compression, CsvEncoder, Encoder, Format, ParquetEncoder, encoder, extension
 from .files_checks import STAGE, AskedRows
@@ -119,7 +119,7 @@ class FilesWriter(Writer):
         self._schema = existing if existing is not None and job.mode != "replace" else job.schema
         self._inner = Schema(tuple(one for one in self._schema.columns if one.name not in self._partition_by))
         self._target = arrow_types.arrow_schema(self._schema, intervals=False)
-        if not self._claimed(job):
+        if not self._claimed(job, existing):
             return False
         self._job = job
         self._place.sweep(self._known)
@@ -142,10 +142,6 @@ class FilesWriter(Writer):
                 "`mode: delete_insert` replaces whole partitions of files; "
                 f"write `partition_by` in the sink and no other `keys` (keys: {', '.join(job.keys) or 'none'})"
             )
-        if job.mode == "fail" and existing is not None:
-            raise Refused(
-                f"the table '{shown}' exists already and `mode: fail` wants none; choose another mode or table"
-            )
         for name in self._partition_by:
             if name not in job.schema:
                 raise Refused(f"`partition_by: {name}` is no column (columns: {', '.join(job.schema.names)})")
@@ -160,7 +156,7 @@ class FilesWriter(Writer):
                     f"the files of '{shown}' have no column '{missing[0]}'; use `mode: replace` for new columns"
                 )
 
-    def _claimed(self, job: Job) -> bool:
+    def _claimed(self, job: Job, existing: Schema | None) -> bool:
         """Put our claim into the manifest; False when the part is loaded. Another live attempt at it is waited for."""
         deadline = time.monotonic() + self._waits
         while True:
@@ -168,6 +164,7 @@ class FilesWriter(Writer):
             found = manifest.read(data)
             if found.loaded(job) is not None and not job.force:
                 return False
+            refuse_existing(job, existing)
             self._refuse_layout(found, job)
             other = found.claims.get(self._id)
             if other is None or not self._is_waited_for(other, deadline):

@@ -35,7 +35,7 @@ from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql import quoted_name
 
 from . import history
-from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rejected, Rows, Session, Writer
+from .base import BadValue, Counts, Job, Mode, Passing, Refused, Rejected, Rows, Session, Writer, refuse_existing
 from .generic import WRITES, told
 from .generic_types import sqlalchemy_type, type_from
 from .ledger import ledger
@@ -162,6 +162,7 @@ class GenericWriter(Writer):
             if not self._claim(job):
                 self._connection.rollback()
                 return False
+            refuse_existing(job, existing)
             for statement in changes:
                 self._connection.exec_driver_sql(statement)
             if existing is None:
@@ -173,17 +174,15 @@ class GenericWriter(Writer):
                 self._into = self._table(job, stage=True)
                 self._into.drop(self._connection, checkfirst=True)
                 self._into.create(self._connection)
+        except Refused:
+            self.rollback()
+            raise
         except exc.SQLAlchemyError as error:
             self.rollback()
             raise told(error, "the load cannot begin") from None
         return True
 
     def _refuse(self, job: Job, existing: Schema | None) -> None:
-        shown = ".".join(one for one in job.table if one)
-        if job.mode == "fail" and existing is not None:
-            raise Refused(
-                f"the table '{shown}' exists already and `mode: fail` wants none; choose another mode or table"
-            )
         if job.mode in _NEEDS_STAGE and not job.keys:
             raise Refused(f"`mode: {job.mode}` needs `keys`; name the columns that tell a row from others")
         most = _MOST_COLUMNS.get(self.dialect)
