@@ -218,11 +218,12 @@ class FilesWriter(Writer):
             first = self._row + 1
             fitting = arrow_types.conformed(batch, self._job.schema, came, first)
             self._row += batch.num_rows
-            if self._asked is not None:
-                self._asked.take(fitting)
-            for values, some in self._cut(self._placed(fitting, first)):
-                self._encoder(values).write(some)
-            self._bound()
+            with self._telling():
+                if self._asked is not None:
+                    self._asked.take(fitting)
+                for values, some in self._cut(self._placed(fitting, first)):
+                    self._encoder(values).write(some)
+                self._bound()
         return self._row
 
     def write_chunks(self, chunks: Iterable[bytes], lane: Any) -> int:
@@ -233,9 +234,18 @@ class FilesWriter(Writer):
         assert isinstance(file, CsvEncoder), "only CSV takes bytes"
         for chunk in chunks:
             self._look()
-            file.write_chunk(chunk)
+            with self._telling():
+                file.write_chunk(chunk)
         self._row = file.rows
         return self._row
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What the disk says, such as that it is full, in words."""
+        try:
+            yield
+        except OSError as error:
+            raise self._place.told(error) from None
 
     def _look(self) -> None:
         if self._session.stop.is_set():
@@ -333,8 +343,9 @@ class FilesWriter(Writer):
             found = manifest.read(self._place.manifest()[0])
             if job.mode == "replace" or not found.files:
                 self._encoder(())
-        for values in list(self._open):
-            self._finish_one(values)
+        with self._telling():
+            for values in list(self._open):
+                self._finish_one(values)
         counts.written = counts.inserted = self._row
         return counts
 

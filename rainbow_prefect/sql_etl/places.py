@@ -83,6 +83,10 @@ class Place:
     def leave(self) -> None:
         """Remove the folder when nothing is in it."""
 
+    def told(self, error: OSError) -> TaskFailed:
+        """What went wrong with a file, in words."""
+        raise NotImplementedError
+
 
 class Folder(Place):
     """A folder of this machine; the folder itself is the lock."""
@@ -202,6 +206,9 @@ class Folder(Place):
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
+    def told(self, error: OSError) -> TaskFailed:
+        return _told(error, self.path)
+
 
 def _is_hidden(name: str) -> bool:
     return any(one.startswith((".", "_")) for one in name.split("/"))
@@ -240,6 +247,9 @@ class Bucket(Place):
         self.fs = fs
         self.path = path.removeprefix("s3://").rstrip("/")
         self._bucket, _, self._prefix = self.path.partition("/")
+
+    def told(self, error: OSError) -> TaskFailed:
+        return _told_of_s3(error, self.path)
 
     def manifest(self) -> tuple[bytes | None, Any]:
         try:
