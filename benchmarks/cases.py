@@ -367,6 +367,13 @@ def _docker(bench: Bench) -> tuple[str, str]:
     return programs[0], "0"
 
 
+def deploy_many(bench: Bench) -> list[Row]:
+    """`rainbow deploy` of 100 pipelines beside `prefect deploy --all`, and `rainbow diff` of 1,000 deployed ones."""
+    from .deploying import deploy
+
+    return deploy(bench)
+
+
 CASES: dict[str, Case] = {
     "check": check_many,
     "start": start,
@@ -374,6 +381,7 @@ CASES: dict[str, Case] = {
     "slices": slices,
     "items": items,
     "memory": memory,
+    "deploy": deploy_many,
     "build_unchanged": build_unchanged,
     "rebuild": rebuild,
     "container": container,
@@ -382,7 +390,7 @@ CASES: dict[str, Case] = {
 }
 """All cases by name, in the order of the table."""
 
-WITH_SERVER = frozenset({"one_task", "slices", "items", "memory"})
+WITH_SERVER = frozenset({"one_task", "slices", "items", "memory", "deploy"})
 """The cases that need a running Prefect server."""
 
 WITH_DOCKER = frozenset({"build_unchanged", "rebuild", "container", "containers", "lines"})

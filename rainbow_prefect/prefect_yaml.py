@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .app import Pipeline
-from .deployable import Item, code_of, deployment
+from .deployable import Item, Places, code_of, deployment
 from .shipping import places_of
 
 _HEAD = """\
 # Written by `rainbow deploy --write`; deploy it with `prefect deploy --all`, in the folder of the rainbow.yml.
 # Prefect asks for work pools that are there already; `rainbow deploy` makes them, and removes what is gone.
 """
+
+_BUILD = "build-images"
 
 
 def prefect_yaml(pipelines: Sequence[Pipeline], path: Path) -> str:
@@ -26,7 +29,9 @@ def prefect_yaml(pipelines: Sequence[Pipeline], path: Path) -> str:
     """
     places = places_of(pipelines)
     kinds = {code_of(one).type for one in pipelines}
-    build: list[Any] = [{"rainbow_prefect.steps.build_images": {"path": str(path)}}] if "image" in kinds else []
+    build: list[Any] = []
+    if "image" in kinds:
+        build.append({"rainbow_prefect.steps.build_images": {"id": _BUILD, "path": str(path)}})
     push: list[Any] = []
     if any(code_of(one).push for one in pipelines):
         push.append({"rainbow_prefect.steps.push_images": {"path": str(path)}})
@@ -36,9 +41,14 @@ def prefect_yaml(pipelines: Sequence[Pipeline], path: Path) -> str:
         "name": pipelines[0].app.name if pipelines else "rainbow",
         "build": build or None,
         "push": push or None,
-        "deployments": [_deployment(deployment(one, places)) for one in pipelines],
+        "deployments": [_deployment(deployment(one, _built(places))) for one in pipelines],
     }
     return _HEAD + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _built(places: Places) -> Places:
+    """The images as the build step tells them, so that what is deployed is what was built."""
+    return replace(places, images={app: f"{{{{ {_BUILD}.images[{n}] }}}}" for n, app in enumerate(places.images)})
 
 
 def _deployment(item: Item) -> dict[str, Any]:

@@ -131,14 +131,9 @@ def _folder(app: App, code: Code) -> str:
 
 def _files(app: App) -> list[File]:
     from .images.context import files_of
+    from .images.worker import left_out
 
-    return files_of(_root(app), kept_out=_secrets(app))
-
-
-def _secrets(app: App) -> frozenset[str]:
-    from .images.recipes import secret_files
-
-    return frozenset(str(one.resolve()) for one in secret_files(app, []))
+    return files_of(_root(app), kept_out=left_out(app, _root(app)))
 
 
 def upload(pipelines: Sequence[Pipeline], *, tell: Tell) -> list[str]:

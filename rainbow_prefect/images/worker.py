@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import distribution, version
 from pathlib import Path
@@ -35,7 +36,12 @@ def worker_recipe(app: App, folder: Path, code: Code) -> Recipe:
         requirements=code.requirements,
         platform=code.platform,
     )
-    return replace(recipe, kept_out=frozenset(str(one.resolve()) for one in secret_files(app, [recipe])))
+    return replace(recipe, kept_out=left_out(app, folder, [recipe]))
+
+
+def left_out(app: App, folder: Path, recipes: Sequence[Recipe] = ()) -> frozenset[str]:
+    """What workers are not given: files that hold secrets, and the `prefect.yaml`, which names what is made of the rest."""
+    return frozenset(str(one.resolve()) for one in (*secret_files(app, recipes), folder / "prefect.yaml"))
 
 
 def named(recipe: Recipe) -> Recipe:
