@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .cases import HERE, ONE_TASK, Bench
@@ -19,7 +20,7 @@ CACHE = HERE.parent / ".cache" / "peers"
 
 def measure_others(bench: Bench) -> list[Row]:
     """One small task that starts a child process, by each tool's own command line."""
-    python = _environment()
+    python = environment(PACKAGES)
     folder = bench.home("others")
     shutil.copytree(HERE / "code", folder / "code")
     (folder / "rainbow.yml").write_text(ONE_TASK)
@@ -56,19 +57,23 @@ def measure_others(bench: Bench) -> list[Row]:
     ]
 
 
-def _environment() -> Path:
-    """The Python of a virtual environment with the other tools, made once for each list of packages."""
-    home = CACHE / hashlib.sha256("\n".join((*PACKAGES, sys.version)).encode()).hexdigest()[:12]
+def environment(packages: Sequence[str]) -> Path:
+    """The Python of a virtual environment with these packages, made once for each list of them.
+
+    Raises:
+        CalledProcessError: they cannot be installed.
+    """
+    home = CACHE / hashlib.sha256("\n".join((*packages, sys.version)).encode()).hexdigest()[:12]
     python = home / "bin" / "python"
     if (home / ".done").exists():
         return python
-    print(f"installing {', '.join(PACKAGES)} into {os.path.relpath(home)}", file=sys.stderr)
+    print(f"installing {', '.join(packages)} into {os.path.relpath(home)}", file=sys.stderr)
     shutil.rmtree(home, ignore_errors=True)
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"):
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, home], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--python", python, *PACKAGES], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)
     else:
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     (home / ".done").touch()
     return python

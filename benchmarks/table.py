@@ -63,14 +63,14 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([texts[0], rule, *texts[1:]])
 
 
-def write(file: Path, text: str) -> None:
+def write(file: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the markers of `file`.
 
     Raises:
         ValueError: the file has no markers.
     """
-    before, begin, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = file.read_text().partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"{file} has no '{BEGIN}' ... '{END}'")
-    file.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        raise ValueError(f"{file} has no '{markers[0]}' ... '{markers[1]}'")
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

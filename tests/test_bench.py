@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import measure, run, table
+from benchmarks import etl, measure, run, table
 from benchmarks.cases import CASES, WITH_DOCKER
 
 from .conftest import ROOT
@@ -124,6 +124,34 @@ def test_a_missed_bar_is_exit_status_1(monkeypatch: pytest.MonkeyPatch, capsys: 
 
     assert code == 1
     assert capsys.readouterr().err.endswith("MISSED: check | 1.10 CPU s | 1 CPU s | MISSED\n")
+
+
+def test_what_a_run_without_rows_costs_is_taken_off() -> None:
+    def usage(wall: float, cpu: float, peak: int) -> measure.Usage:
+        return measure.Usage(wall, cpu, peak, 0, "", "")
+
+    found = etl.net([usage(5, 3, 90), usage(6, 4, 100), usage(9, 9, 110)], [usage(2, 1, 80)])
+
+    assert found == etl.Net(cpu_seconds=3, wall_seconds=4, peak_bytes=20)
+    assert etl.net([usage(1, 1, 1)], [usage(2, 2, 2)]) == etl.Net(0.001, 0.001, 0)
+
+
+def test_readme_names_every_case_of_sql_etl_and_explains_missed_bars() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+
+    measured, _, after = text.partition(etl.MARKERS[0])[2].partition(etl.MARKERS[1])
+    rows = [[cell.strip() for cell in line.split("|")] for line in measured.splitlines() if line.startswith("|")][2:]
+    assert {row[-2] for row in rows if row[-3]} <= {"met", "MISSED"} and rows
+    assert all(f"- {row[1]}: " in after for row in rows if row[-2] == "MISSED"), "each missed bar is explained"
+    assert all(f"`{name}`" in after for name in etl.CASES)
+
+
+def test_unknown_case_of_sql_etl_is_a_call_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        etl.main(["--only", "speed"])
+
+    assert raised.value.code == 2
+    assert f"no such case: speed (known: {', '.join(etl.CASES)})" in capsys.readouterr().err
 
 
 @pytest.mark.slow
