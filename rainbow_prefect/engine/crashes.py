@@ -25,7 +25,7 @@ Hook = Callable[[Any, FlowRun, State[Any]], None]
 def crash_hook(plan: Plan) -> Hook:
     """Called by Prefect where a run crashed: in its own process, or in the worker when that process is gone."""
 
-    def tell_crash(_: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    def tell_crash(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
         from ..blocks import aws, secret
 
         app, pipeline = plan.app, plan.pipeline
