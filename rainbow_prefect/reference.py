@@ -94,7 +94,11 @@ _SECTIONS = (
     ("RowChecks", "Checks of the number of rows", "`rows` among the checks."),
     ("SqlCheck", "Checks by statements", "Entries of `sql` among the checks; a text alone is its `sql`."),
     ("Dedupe", "Rows with the same keys", "`dedupe` of a task of type `sql_etl`; a column alone is its `by`."),
-    ("DeleteMissing", "Rows that are gone", "`delete_missing` of a task of type `sql_etl`; `true` is a mapping without keys."),
+    (
+        "DeleteMissing",
+        "Rows that are gone",
+        "`delete_missing` of a task of type `sql_etl`; `true` is a mapping without keys.",
+    ),
     ("DeletedFlag", "Rows with a flag", "`deleted_flag` of a task of type `sql_etl`; a text alone is its `column`."),
     ("History", "History", "`history` of a task of type `sql_etl` with `mode: scd2`."),
     ("Mount", "Mounts", "Entries of `mounts` of a task or service."),
