@@ -1,7 +1,7 @@
 .PHONY: help setup quickstart test engine unit lint bench bench-etl docs clean
 export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
-WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))  # many tests wait for containers and servers
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))  # many tests wait for containers and servers
 
 help:  ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
