@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 _EVERY_SECONDS = 2.0
 """How long a task runs before there is an artifact of its progress, and how long between two looks at it."""
 
+_SHARE = 0.05
+_MOST_SECONDS = 30.0
+"""Of the time that the run has taken, so long at most between two looks: each of them is an event in the server, too."""
+
 _LAST_SECONDS = 10.0
 """How long the end of a run waits for its artifacts."""
 
@@ -66,6 +70,7 @@ class Artifacts:
         self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._context = copy_context()
+        self._began = time.monotonic()
 
     # -- told by a run
 
@@ -118,7 +123,7 @@ class Artifacts:
     def _loop(self) -> None:
         while True:
             try:
-                what = self._waiting.get(timeout=_EVERY_SECONDS)
+                what = self._waiting.get(timeout=self._pause())
             except queue.Empty:
                 for one in list(self._watched.values()):
                     if not one.is_over:
@@ -127,6 +132,9 @@ class Artifacts:
             if what is None:
                 return
             self._try(what)
+
+    def _pause(self) -> float:
+        return max(_EVERY_SECONDS, min(_SHARE * (time.monotonic() - self._began), _MOST_SECONDS))
 
     def _try(self, what: Callable[[], None]) -> None:
         try:

@@ -43,7 +43,7 @@ def told_events(name: str, key: str) -> list[Any]:
 
 
 def test_a_run_leaves_a_report_of_what_ran(load: Any) -> None:
-    report = load("- {task: a, type: call, input: 1}").plan().run()
+    report = load("- {task: a, type: call, input: 1}").run()
 
     found = made(report.flow_run_id)
     assert list(found) == ["p-report"]
@@ -54,12 +54,12 @@ def test_a_run_leaves_a_report_of_what_ran(load: Any) -> None:
 
 def test_the_slices_of_a_split_task_are_a_table_with_failures_first(load: Any, functions: Any) -> None:
     def halve(run: Run) -> Any:
-        if run.input == "b":
+        if run.input == ["b"]:
             raise ValueError("no b")
         return run.input
 
     functions["halve"] = halve
-    report = load("- {task: halve, type: call, input: [a, b, c], split_input: true, executors: 3}").plan().run()
+    report = load("- {task: halve, type: call, input: [a, b, c], split_input: true, executors: 3}").run()
 
     table = made(report.flow_run_id)["p-halve-slices"]
     rows = json.loads(table.data)
@@ -86,7 +86,7 @@ def test_a_long_split_task_shows_its_progress(load: Any, functions: Any, monkeyp
             time.sleep(0.2)
 
     functions["wait"] = wait
-    report = load("- {task: wait, type: call, input: [1, 2], split_input: true, executors: 2}").plan().run()
+    report = load("- {task: wait, type: call, input: [1, 2], split_input: true, executors: 2}").run()
 
     assert report.completed
     assert seen == [50.0]
@@ -95,14 +95,12 @@ def test_a_long_split_task_shows_its_progress(load: Any, functions: Any, monkeyp
 
 
 def test_a_short_task_has_no_progress(load: Any) -> None:
-    report = load("- {task: a, type: call, input: [1, 2], split_input: true, executors: 2}").plan().run()
+    report = load("- {task: a, type: call, input: [1, 2], split_input: true, executors: 2}").run()
 
     assert sorted(made(report.flow_run_id)) == ["p-a-slices", "p-report"]
 
 
-def test_rows_that_move_are_told_with_the_time_left(
-    load: Any, functions: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_move_are_told_with_the_time_left(load: Any, functions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_EVERY_SECONDS", 0.1)
     seen: list[tuple[float, str]] = []
 
@@ -116,7 +114,7 @@ def test_rows_that_move_are_told_with_the_time_left(
             time.sleep(0.2)
 
     functions["move"] = move
-    report = load("- {task: move, type: call}").plan().run()
+    report = load("- {task: move, type: call}").run()
 
     assert seen == [(25.0, "1,000 rows, 5.0 MB, 500 rows/s, about 6 s left")]
     ended = made(report.flow_run_id)["p-move-progress"]
@@ -133,7 +131,7 @@ def test_no_answer_of_the_server_harms_a_run(load: Any, functions: Any, monkeypa
     monkeypatch.setattr(SyncPrefectClient, "create_artifact", refuse)
     functions["a"] = lambda run: run.wrote(Written("sqlite:///x.db/t"))
 
-    report = load("- {task: a, type: call}").plan().run()
+    report = load("- {task: a, type: call}").run()
 
     assert report.completed
     assert made(report.flow_run_id) == {}
@@ -145,9 +143,8 @@ def test_a_load_is_a_table_and_an_asset_with_its_lineage(load: Any, tmp_path: Pa
         db.execute("insert into orders values (1, 10), (2, 20)")
     db.close()
 
-    report = (
-        load(
-            f"""
+    report = load(
+        f"""
             - task: load
               type: sql_etl
               source: sqlite:///{tmp_path}/shop.db
@@ -155,10 +152,7 @@ def test_a_load_is_a_table_and_an_asset_with_its_lineage(load: Any, tmp_path: Pa
               sink: sqlite:///{tmp_path}/mart.db
               table: facts
             """
-        )
-        .plan()
-        .run()
-    )
+    ).run()
 
     found = made(report.flow_run_id)
     (row,) = json.loads(found["p-load-loads"].data)
