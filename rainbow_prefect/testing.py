@@ -11,6 +11,9 @@
         assert report.completed
         assert report["load"].output == {"rows": 3}
 
+    def test_an_endpoint(service_client):
+        assert service_client("prices").post("/total", json={"prices": [1, 2]}).json() == {"total": 3}
+
 Tasks run as processes of this machine, whatever executor the file names: no Docker, no account. `run_task` needs no
 server; `run_pipeline` starts a Prefect server of its own, once for all tests (and all workers of pytest-xdist), with
 its data in a folder that is removed at the end. To use one that runs already, set RAINBOW_TEST_API_URL.
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from subprocess import Popen
 
-    from .app import App, Pipeline
+    from starlette.testclient import TestClient
+
+    from .app import App, Pipeline, Service
     from .check import Project
     from .observers.base import Observer
     from .run import PartitionReport, Report, Run, TaskReport
@@ -82,6 +87,22 @@ class RunTask(Protocol):
         Raises:
             ConfigError: the file is wrong.
             CallError: no such pipeline or task, or a parameter is missing.
+        """
+
+
+class ServiceClient(Protocol):
+    """What the fixture `service_client` gives."""
+
+    def __call__(self, service: str | None = None) -> TestClient:
+        """A client of a service in this process; the name may be left out when there is only one.
+
+        Its `on_start` has been called, `on_stop` is at the end of the test. An error of a function is an answer, as over
+        HTTP.
+
+        Raises:
+            ConfigError: the file is wrong.
+            CallError: no such service.
+            RunError: a module or function is missing, or `on_start` failed.
         """
 
 
@@ -178,6 +199,52 @@ def run_task(rainbow_project: Project, tmp_path: Path) -> RunTask:
         return _run_task(found.bind(parameters), task, input, parameters=values, executor=executor, folder=folder)
 
     return run
+
+
+@pytest.fixture
+def service_client(rainbow_project: Project) -> Iterator[ServiceClient]:
+    """A client of a service in this process: `service_client("prices").post("/total", json={...}).json()`."""
+    import sys
+    import warnings
+    from contextlib import ExitStack
+
+    path, modules = list(sys.path), set(sys.modules)
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+
+        def client(service: str | None = None) -> TestClient:
+            from .services import create_service
+            from .services.local import definition_of
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                from starlette.testclient import TestClient
+            definition = definition_of(_service(rainbow_project, service))
+            for name, value in definition.env.items():
+                patch.setenv(name, value)
+            app = create_service(definition)
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield client
+        stack.close()
+    own = [one for one in sys.path if one not in path]
+    sys.path[:] = path
+    for name in [one for one in sys.modules if one not in modules and _is_below(sys.modules[one], own)]:
+        del sys.modules[name]  # the next test may have other code under this name
+
+
+def _is_below(module: Any, folders: Sequence[str]) -> bool:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place and Path(place).is_relative_to(folder) for place in places for folder in folders)
+
+
+def _service(project: Project, name: str | None) -> Service:
+    from .errors import CallError
+
+    if name is not None:
+        return project.service(name)
+    if len(project.services) != 1:
+        raise CallError(f"which service? there are: {', '.join(project.services) or 'none'}")
+    return next(iter(project.services.values()))
 
 
 def _pipeline_with(project: Project, task: str) -> Pipeline:

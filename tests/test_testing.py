@@ -169,7 +169,10 @@ def test_pytest_lists_the_fixtures(root: Path) -> None:
         [sys.executable, "-m", "pytest", "--fixtures", "-q"], cwd=root, capture_output=True, text=True, timeout=60
     )
 
-    for name in ("rainbow_app", "rainbow_config", "rainbow_project", "rainbow_server", "run_pipeline", "run_task"):
+    for name in (
+        *("rainbow_app", "rainbow_config", "rainbow_project", "rainbow_server"),
+        *("run_pipeline", "run_task", "service_client"),
+    ):
         assert f"{name} " in done.stdout or f"{name}\n" in done.stdout
     ours = done.stdout.partition("fixtures defined from rainbow_prefect.testing")[2].partition("fixtures defined from")[
         0
@@ -267,3 +270,92 @@ def test_a_choice_that_is_not_clear(root: Path, project: Project, users_pytest: 
     )
 
     users_pytest(root, passed=1)
+
+
+SERVICES = """
+    name: words
+    secrets: [{secret: key, env: CLOUD}]
+    env_vars: {COLOUR: teal}
+    services:
+      - service: loud
+        source: code
+        on_start: words:begin
+        on_stop: words:stop
+        auth: key
+        endpoints:
+          - {endpoint: /shout, module: code.words, function: shout}
+          - {endpoint: /fails, module: words, function: fails, auth: false}
+      - service: quiet
+        source: other
+        endpoints: [{endpoint: /shout, module: words, function: shout}]
+"""
+LOUD = """
+    import os
+
+
+    def begin():
+        return {"mark": "!" + os.environ["COLOUR"]}
+
+
+    def stop():
+        print("over")
+
+
+    def shout(word: str, mark):
+        return {"word": word.upper() + mark}
+
+
+    def fails():
+        raise ValueError("secret reason")
+"""
+TESTS_OF_SERVICES = """
+    import os
+
+
+    def test_an_endpoint(service_client):
+        client = service_client("loud")
+
+        assert client.get("/readyz").json()["status"] == "ready"
+        assert client.post("/shout?word=a").status_code == 401
+        answer = client.post("/shout?word=a", headers={"authorization": "Bearer tok-12345"})
+        assert answer.json() == {"word": "A!teal"}
+
+
+    def test_an_error_is_an_answer(service_client):
+        answer = service_client("loud").post("/fails")
+
+        assert answer.status_code == 500
+        assert "secret reason" not in answer.text
+
+
+    def test_other_code_under_the_same_name(service_client):
+        assert service_client("quiet").post("/shout", json="x").json() == ["quiet", "x"]
+        assert "COLOUR" in os.environ
+
+
+    def test_nothing_stays():
+        assert "COLOUR" not in os.environ
+
+
+    def test_a_service_that_is_not_there(service_client):
+        import pytest
+        from rainbow_prefect import CallError
+
+        with pytest.raises(CallError, match="did you mean 'loud'"):
+            service_client("lowd")
+        with pytest.raises(CallError, match="which service. there are: loud, quiet"):
+            service_client()
+"""
+
+
+def test_services_are_asked_without_a_server(root: Path, project: Project, users_pytest: Pytest) -> None:
+    project(
+        {
+            "rainbow.yml": SERVICES,
+            "code/words.py": LOUD,
+            "other/words.py": "def shout(word):\n    return ['quiet', word]\n",
+            "tests/test_services.py": TESTS_OF_SERVICES,
+        }
+    )
+
+    assert "over" in users_pytest(root, "-s", passed=5)
