@@ -374,6 +374,20 @@ def deploy_many(bench: Bench) -> list[Row]:
     return deploy(bench)
 
 
+def serve_services(bench: Bench) -> list[Row]:
+    """Endpoints of `rainbow serve` beside FastAPI by hand, in CPU of the server for each 1,000 requests."""
+    from .serving import serve
+
+    return serve(bench)
+
+
+def serve_long(bench: Bench) -> list[Row]:
+    """The memory of a service after 1,000,000 requests, beside that after 100,000."""
+    from .serving import serve_memory
+
+    return serve_memory(bench)
+
+
 CASES: dict[str, Case] = {
     "check": check_many,
     "start": start,
@@ -382,6 +396,8 @@ CASES: dict[str, Case] = {
     "items": items,
     "memory": memory,
     "deploy": deploy_many,
+    "serve": serve_services,
+    "serve_memory": serve_long,
     "build_unchanged": build_unchanged,
     "rebuild": rebuild,
     "container": container,

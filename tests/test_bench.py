@@ -13,6 +13,7 @@ from benchmarks.cases import CASES, WITH_DOCKER
 
 from .conftest import ROOT
 
+SERVING = ("serve", "serve_memory")
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 
 
@@ -156,7 +157,12 @@ def test_unknown_case_of_sql_etl_is_a_call_error(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_every_case_runs_in_small() -> None:
-    assert len(rows_of(*(name for name in CASES if name not in WITH_DOCKER))) == 15
+    assert len(rows_of(*(name for name in CASES if name not in {*WITH_DOCKER, *SERVING}))) == 17
+
+
+@pytest.mark.slow
+def test_every_case_of_services_runs_in_small() -> None:
+    assert len(rows_of(*SERVING)) == 7
 
 
 @pytest.mark.slow
