@@ -17,7 +17,7 @@ import click
 
 from ..errors import CallError, RainbowError
 from ..masking import mask_url
-from .options import json_option, path_argument, print_json
+from .options import counted, json_option, path_argument, print_json
 
 if TYPE_CHECKING:
     from ..api_client import Api
@@ -95,9 +95,11 @@ def _files(path: Path) -> tuple[tuple[App, ...], Finding]:
     except RainbowError as error:
         return (), Finding("files", "error", str(error), "rainbow init writes a first one")
     pipelines = sum(len(one.pipelines) for one in checked.apps)
-    text = f"{len(checked.apps)} files, {pipelines} pipelines"
+    text = f"{counted(len(checked.apps), 'file')}, {counted(pipelines, 'pipeline')}"
     if checked.errors:
-        return tuple(checked.apps), Finding("files", "error", f"{text}, {len(checked.errors)} errors", "rainbow check")
+        return tuple(checked.apps), Finding(
+            "files", "error", f"{text}, {counted(len(checked.errors), 'error')}", "rainbow check"
+        )
     return tuple(checked.apps), Finding("files", "ok", text)
 
 

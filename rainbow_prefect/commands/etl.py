@@ -13,7 +13,7 @@ import click
 from ..display import table
 from ..errors import CallError
 from .execution import param_option
-from .options import json_option, path_argument, pipeline_option, print_json
+from .options import counted, json_option, path_argument, pipeline_option, print_json
 from .sql_task import Chosen, chosen, line, task_option
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def preview(
         return
     heads = [[column.name for column in schema.columns], [str(column.type) for column in schema.columns]]
     click.echo("\n".join(table([*heads, *(list(map(_cell, row)) for row in found)])))
-    click.echo(f"the first {_count(len(found), 'row')}; there are more" if has_more else _count(len(found), "row"))
+    click.echo(f"the first {counted(len(found), 'row')}; there are more" if has_more else counted(len(found), "row"))
 
 
 def _next(one: Chosen, reader: Reader) -> tuple[Query, Schema]:
@@ -155,7 +155,7 @@ def _as_data(one: Chosen, found: Compared, *, is_there: bool) -> dict[str, Any]:
 
 
 def _lines(one: Chosen, found: Compared) -> Iterator[str]:
-    counts = f"the query gives {_count(found.rows_query, 'row')}, the table {one.table} has {found.rows_table}"
+    counts = f"the query gives {counted(found.rows_query, 'row')}, the table {one.table} has {found.rows_table}"
     yield f"equal: {counts}" if found.is_equal else f"different: {counts}"
     if found.missing_columns:
         yield f"the table has no column {', '.join(found.missing_columns)}"
@@ -273,7 +273,3 @@ def _plain(value: Any) -> Any:
 
 def _cell(value: Any) -> str:
     return "NULL" if value is None else line(str(_plain(value)), _CELL)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what if number == 1 else what + 's'}"

@@ -156,3 +156,8 @@ def quiet_prefect() -> None:
             if isinstance(handler, PrefectConsoleHandler):
                 logger.removeHandler(handler)
     logging.raiseExceptions = False  # a record that its API does not take would be told in the middle of a line
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 file`, `2 files`; `many` where that is not the word with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

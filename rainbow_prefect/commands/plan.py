@@ -13,7 +13,7 @@ import click
 
 from .. import plan
 from ..masking import redact, secret_values, sensitive
-from .options import json_option, load_pipeline, path_argument, pipeline_option, print_json
+from .options import counted, json_option, load_pipeline, path_argument, pipeline_option, print_json
 
 if TYPE_CHECKING:
     from ..images.decide import Decision
@@ -65,7 +65,7 @@ def _drawing(planned: Plan, secrets: Sequence[str] = ()) -> Iterator[str]:
 
     Tasks below each other run one after the other; where several start from one, each has a branch.
     """
-    yield f"{planned.pipeline.pipeline}  ({_count(len(planned.steps), 'task')})"
+    yield f"{planned.pipeline.pipeline}  ({counted(len(planned.steps), 'task')})"
     rows = list(_tree(planned.steps))
     columns = [[f"{lines}{step.name}", _slices(step), step.executor_name] for lines, step in rows]
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
@@ -112,7 +112,7 @@ def _facts(step: Step, secrets: Sequence[str]) -> Iterator[str]:
     if step.when != "on_success":
         yield f"when {step.when}"
     if step.retries:
-        yield _count(step.retries, "retry", "retries")
+        yield counted(step.retries, "retry", "retries")
     if step.timeout_seconds is not None:
         yield f"at most {step.timeout_seconds / 60:g} min"
 
@@ -120,10 +120,6 @@ def _facts(step: Step, secrets: Sequence[str]) -> Iterator[str]:
 def _shortened(text: str, width: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 3]}..."
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _writable(text: str) -> str:
