@@ -294,9 +294,9 @@ def test_a_pipeline_without_a_file_cannot_run() -> None:
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ("task: t, type: pyhton", "unknown task type 'pyhton'; did you mean 'python'? (known: python, spark, sql, sql_etl)"),
+        ("task: t, type: pyhton", "unknown task type 'pyhton'; did you mean 'python'? (known: python, spark, sql, sql_etl, update_service)"),
         ("task: t, tpye: python", "unknown key 'tpye'; did you mean 'type'?"),
-        ("task: t, cmd: x", "the key 'type' is missing; known: python, spark, sql, sql_etl"),
+        ("task: t, cmd: x", "the key 'type' is missing; known: python, spark, sql, sql_etl, update_service"),
         ("type: python, cmd: x", "the key 'task' is missing; add `task: ...`"),
         ("task: t, type: python, cmd: x, retires: 1", "unknown key 'retires'; did you mean 'retries'?"),
         ("task: t, type: python, cmd: x, zzz: 1", "unknown key 'zzz'; remove it, or write 'x-zzz' to keep it for yourself"),

@@ -116,7 +116,7 @@ def test_a_broken_task_can_still_be_named(project: Project) -> None:
     text = tasks("task: make, type: nope", f"task: use, {PYTHON}, cmd: x, depends_on: [make], input: 'task:make'")
 
     assert [one.split(": ", 1)[1] for one in told(project({**CODE, "rainbow.yml": text}))] == [
-        "pipeline 'p', task 'make': unknown task type 'nope'; known: python, spark, sql, sql_etl"
+        "pipeline 'p', task 'make': unknown task type 'nope'; known: python, spark, sql, sql_etl, update_service"
     ]
 
 
@@ -551,7 +551,7 @@ def test_mounts_of_an_app_without_volumes_are_left_alone(project: Project) -> No
         ("schedule: [1]", "`schedule` must be a mapping, got a list"),
         ("start_date: soon", "`start_date` must be a date such as 2024-01-31 or a time such as 2024-01-31 08:00:00, got 'soon'"),
         ("timeout_minutes: 0", "`timeout_minutes` must be more than 0, got 0; leave the key out for no limit"),
-        ("metrics: {backends: [cloudwach]}", "unknown metrics backend 'cloudwach'; did you mean 'cloudwatch'? (known: cloudwatch, log)"),
+        ("metrics: {backends: [cloudwach]}", "unknown metrics backend 'cloudwach'; did you mean 'cloudwatch'? (known: cloudwatch, file, log, otel, prometheus, statsd)"),
         ("metrics: {backends: log}", "`backends` must be a list, got 'log'; write [...] around it"),
     ],
 )  # fmt: skip

@@ -414,6 +414,7 @@ class PostgresReader(Reader):
         except Cancelled:  # also when `cancel` came before the server had begun
             with contextlib.suppress(Exception):
                 self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            self._connection.close()  # a server that waits for somebody to read its rows does not look at a cancel
             raise
         except psycopg.Error as error:
             if self._is_stopped():

@@ -812,18 +812,20 @@ def test_cancel_before_the_server_has_begun_is_no_less(shared: Source) -> None:
             list(reader.chunks(query, reader.describe(query), "pg_binary"))
 
 
-def test_stop_of_the_session_ends_a_stream(shared: Source) -> None:
+@pytest.mark.parametrize("pause", [0, 1])
+def test_stop_of_the_session_ends_a_stream(shared: Source, pause: float) -> None:
     session = Session()
     with closing(shared.reader(session)) as reader:
-        pieces = _pieces(reader, Query(sql=ENDLESS), "pg_binary")
+        pieces, pid = _pieces(reader, Query(sql=ENDLESS), "pg_binary"), _pid(reader)
         next(pieces)
+        time.sleep(pause)  # the server is sending, or waits for a reader of what it sent
         session.stop.set()
 
         with pytest.raises(Cancelled, match="cancelled; nothing was written"):
             for _ in pieces:
                 pass
         begun = time.monotonic()
-        wait_until(lambda: not shared.text(f"select state = 'active' from pg_stat_activity where pid = {_pid(reader)}"))
+        wait_until(lambda: not shared.text(f"select state = 'active' from pg_stat_activity where pid = {pid}"))
         assert time.monotonic() - begun < 20
 
 
