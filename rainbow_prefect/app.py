@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -836,6 +836,13 @@ class App(Config):
             if one.service == name:
                 return one
         raise CallError(_missing("service", name, [one.service for one in self.services], self.shown))
+
+    @cached_property
+    def mask(self) -> Callable[[str], str]:
+        """Hides the values that the file has under names of secrets; made once, for it reads the whole file."""
+        from .masking import Masker, secret_values
+
+        return Masker(secret_values(self.data)).mask
 
     @cached_property
     def image_sources(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from .calendars import days
 from .deployment import CODE_FOLDER, DEFAULT_POOL, Code, WorkPool
 from .errors import CallError, near
 from .files import NAMES
-from .masking import STARS, Masker, secret_values, sensitive
+from .masking import STARS, sensitive
 from .recurrence import recurrence
 from .schedule import moment, next_runs
 
@@ -153,10 +153,9 @@ def _check_startable(pipeline: Pipeline) -> None:
 def tags(pipeline: Pipeline) -> list[str]:
     """The tags of a deployment and its runs; everybody sees them."""
     app = pipeline.app
-    mask = Masker(secret_values(app.data)).mask
     owner = pipeline.owner or app.owner
     found = [*app.tags, *pipeline.tags, *(f"{key}:{one}" for key, one in {**app.labels, **pipeline.labels}.items())]
-    return list(dict.fromkeys([*map(mask, found), *([f"owner:{owner}"] if owner else []), f"{TAG}{app.name}"]))
+    return list(dict.fromkeys([*map(app.mask, found), *([f"owner:{owner}"] if owner else []), f"{TAG}{app.name}"]))
 
 
 # -- schedules
