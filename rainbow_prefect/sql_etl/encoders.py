@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
 
@@ -19,7 +20,7 @@ ROW_GROUP_BYTES = 16 << 20
 """About so many bytes of Arrow become one row group of Parquet."""
 
 
-class Encoder:
+class Encoder(ABC):
     """One open file; `rows` counts what went in."""
 
     def __init__(self, file: BinaryIO, schema: Schema, compression: Compression) -> None:
@@ -28,13 +29,9 @@ class Encoder:
         self._file = file
         self._out = _compressed(file, compression)
 
+    @abstractmethod
     def write(self, batch: Any) -> None:
         """Add rows."""
-        self._bytes(self._encoded(batch))
-        self.rows += batch.num_rows
-
-    def _encoded(self, batch: Any) -> bytes:
-        raise NotImplementedError
 
     def _bytes(self, data: bytes) -> None:
         self._out.write(data)
@@ -45,7 +42,19 @@ class Encoder:
             self._out.close()
 
 
-class CsvEncoder(Encoder):
+class TextEncoder(Encoder):
+    """Rows that are text, written as they come."""
+
+    def write(self, batch: Any) -> None:
+        self._bytes(self._encoded(batch))
+        self.rows += batch.num_rows
+
+    @abstractmethod
+    def _encoded(self, batch: Any) -> bytes:
+        """The bytes of the rows."""
+
+
+class CsvEncoder(TextEncoder):
     """CSV with its header."""
 
     def __init__(self, file: BinaryIO, schema: Schema, compression: Compression, options: Csv) -> None:
@@ -68,7 +77,7 @@ class CsvEncoder(Encoder):
                 self.rows += piece.count(b"\n")
 
 
-class JsonEncoder(Encoder):
+class JsonEncoder(TextEncoder):
     """One JSON object for each row; decimals are text, so that no reader rounds them, and JSON is, so that it stays as it is."""
 
     def _encoded(self, batch: Any) -> bytes:

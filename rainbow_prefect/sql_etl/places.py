@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,56 +37,56 @@ Known = Callable[[], tuple[set[str], set[str]]]
 """Reads the manifest: the names of its files, and the tokens of the attempts that may still be at work."""
 
 
-class Place:
+class Place(ABC):
     """A folder; names in it may have folders of their own, with `/`."""
 
+    @abstractmethod
     def manifest(self) -> tuple[bytes | None, Any]:
         """The manifest and its version; None when there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def swap(self, version: Any, data: bytes | None, new: Sequence[New] = ()) -> bool:
         """Put the manifest in the place of that version, `new` with it; None removes it. False: it is another version now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def create(self, name: str, token: str) -> tuple[BinaryIO, New]:
         """A file to write; nobody sees it before `swap`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, file: BinaryIO) -> None:
         """Close a file that was created, its bytes safe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, name: str) -> BinaryIO:
         """A file that is there, to read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self) -> list[str]:
         """The files that are there, sorted; none of those whose names begin with a dot or an underscore."""
-        raise NotImplementedError
 
     @property
     def marks_attempts(self) -> bool:
         """Whether each attempt needs names of its own for its files: a bucket cannot rename."""
         return False
 
+    @abstractmethod
     def discard(self, new: New) -> None:
         """Remove a file that was created and is not wanted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file that is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sweep(self, known: Known) -> None:
         """Remove what dead attempts left: files of ours that the manifest does not name and no live attempt writes."""
-        raise NotImplementedError
 
-    def leave(self) -> None:
+    def leave(self) -> None:  # noqa: B027  a bucket has no folders
         """Remove the folder when nothing is in it."""
 
+    @abstractmethod
     def told(self, error: OSError) -> TaskFailed:
         """What went wrong with a file, in words."""
-        raise NotImplementedError
 
 
 class Folder(Place):
